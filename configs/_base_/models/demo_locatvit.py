@@ -1,0 +1,6 @@
+# The same ViT with LocAt: GAug in every block, PRR before the head.
+_base_ = ['demo_vit.py']
+
+backbone = dict(gaug=True)
+pretraining = dict(out_type='raw')
+neck = dict(type='locat_mm.PatchRepresentationRefinement', num_heads=2, pool='cls_token')

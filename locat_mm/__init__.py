@@ -1,0 +1,15 @@
+"""LocAt (Locality-Attending Vision Transformer, ICLR 2026) for OpenMMLab.
+
+Importing registers everything: name it in a config as ``custom_imports=dict(imports=['locat_mm'])``
+and use ``type='LocAtViT'``, or use ``type='locat_mm.LocAtViT'`` with no import at all.
+"""
+
+from .distribution import check_openmmlab
+
+check_openmmlab()
+
+from . import datasets, layers, models  # noqa: E402  (needs OpenMMLab, checked above)
+from .checkpoint import load_official  # noqa: E402
+from .version import __version__  # noqa: E402
+
+__all__ = ['__version__', 'datasets', 'layers', 'load_official', 'models']

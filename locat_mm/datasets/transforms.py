@@ -1,0 +1,65 @@
+"""Bad annotations found where they are read, by name."""
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+
+from ..registry import TRANSFORMS
+
+__all__ = ['CheckAnnotations']
+
+
+@TRANSFORMS.register_module()
+class CheckAnnotations(BaseTransform):
+    """Stop at a label or a mask that does not fit its image or the number of classes.
+
+    Otherwise a mask of another size fails in collation and a class out of range in the loss,
+    on a GPU as a device-side assertion, both without the file's name. Put it right behind
+    ``LoadAnnotations``, or behind ``LoadImageFromFile`` for classification.
+
+    Required keys: ``gt_seg_map`` with ``ori_shape`` and ``seg_map_path``, or ``gt_label``
+    with ``img_path``.
+
+    Args:
+        num_classes: classes of the head; labels are 0..num_classes-1.
+        ignore_index: mask value that stands for no label.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+
+    def transform(self, results: dict) -> dict | None:
+        """
+        Raises:
+            ValueError: with the file's name, if the mask and the image differ in size or a
+                class is out of range.
+            KeyError: if there is no annotation to check.
+        """
+        if 'gt_seg_map' in results:
+            self._check_mask(results['gt_seg_map'], results)
+        elif 'gt_label' in results:
+            labels = np.asarray(results['gt_label'])
+            if labels.min() < 0 or labels.max() >= self.num_classes:
+                raise ValueError(
+                    f'{results["img_path"]}: label {labels.tolist()} is outside the '
+                    f'{self.num_classes} classes'
+                )
+        else:
+            raise KeyError('CheckAnnotations found neither gt_seg_map nor gt_label')
+        return results
+
+    def _check_mask(self, mask: np.ndarray, results: dict) -> None:
+        path, shape = results['seg_map_path'], results['ori_shape'][:2]
+        if mask.shape != tuple(shape):
+            raise ValueError(
+                f'{path}: the mask has shape {mask.shape}, its image '
+                f'{results["img_path"]} {tuple(shape)}'
+            )
+        labelled = mask[mask != self.ignore_index]
+        if labelled.size and labelled.max() >= self.num_classes:
+            raise ValueError(
+                f'{path}: class {int(labelled.max())} is outside the {self.num_classes} classes'
+            )
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}(num_classes={self.num_classes})'

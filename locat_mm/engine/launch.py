@@ -1,0 +1,144 @@
+"""From a config file to a Runner, with the mistakes found before any work is done."""
+
+import difflib
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+from ..checkpoint import check_fit, read_state_dict
+
+__all__ = ['build_runner', 'load_config']
+
+#: Top-level keys with a meaning for mmengine or the tools, beside Runner's own arguments.
+_KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) | {
+    *('auto_scale_lr', 'compile', 'custom_imports', 'dataset_source', 'dataset_type'),
+    *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn'),
+    *('test_pipeline', 'train_pipeline', 'tta_model', 'tta_pipeline', 'val_pipeline'),
+}
+
+
+def load_config(path: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
+    """Read a config and apply the command line's overrides.
+
+    Args:
+        path: the config file.
+        overrides: dotted key -> value (``--cfg-options``).
+        work_dir: where logs and checkpoints go; by default the config's own, or
+            ``work_dirs/NAME``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a top-level key looks like a misspelling, which mmengine ignores.
+    """
+    cfg = Config.fromfile(path)
+    if overrides:
+        cfg.merge_from_dict(overrides)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    for key in cfg:
+        close = difflib.get_close_matches(key, _KNOWN_KEYS, n=1, cutoff=0.85)
+        if key not in _KNOWN_KEYS and close:
+            raise ValueError(
+                f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
+                'A variable of your own needs a less similar name.'
+            )
+    return cfg
+
+
+def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
+    """Build the Runner of a config, for training or, with ``checkpoint``, for testing.
+
+    Args:
+        cfg: the complete config, ``cfg.launcher`` and ``cfg.resume`` included.
+        checkpoint: the weights to test; every key must fit the model.
+
+    Raises:
+        FileNotFoundError: if a data set or a checkpoint is not there.
+        RuntimeError: if mixed precision is asked for without an accelerator.
+        ValueError: if the checkpoint to test or to resume from is of another model.
+    """
+    _check_amp(cfg)
+    loaders = ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader')
+    _check_data(cfg, loaders)
+    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
+        _use_gloo(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    source = checkpoint or _resumed_file(cfg)
+    if source is not None:
+        model = runner.model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        check_fit(model, read_state_dict(source), source)
+    return runner
+
+
+def _resumed_file(cfg: Config) -> str | None:
+    if not cfg.get('resume'):
+        return None
+    return cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
+
+
+def _check_amp(cfg: Config) -> None:
+    wants_amp = cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' or (
+        cfg.get('test_cfg') or {}
+    ).get('fp16', False)
+    if wants_amp and get_device() == 'cpu':
+        raise RuntimeError(
+            'automatic mixed precision (--amp) needs an accelerator, and this machine has none: '
+            'run without it'
+        )
+
+
+def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    for loader in loaders:
+        for dataset in _datasets((cfg.get(loader) or {}).get('dataset')):
+            root = dataset.get('data_root')
+            if root and '://' not in root and not Path(root).exists():
+                source = cfg.get('dataset_source', 'No source is named in the config.')
+                raise FileNotFoundError(
+                    f'{loader}: {dataset["type"]} belongs in {root}, and there is nothing there '
+                    f'(looked from {Path.cwd()}). {source}'
+                )
+
+
+def _datasets(dataset: dict | None) -> Iterator[dict]:
+    """A data-set config and, for wrappers such as ConcatDataset, those inside it."""
+    if not dataset:
+        return
+    yield dataset
+    inner = dataset.get('dataset') or dataset.get('datasets') or ()
+    for child in [inner] if isinstance(inner, dict) else inner:
+        yield from _datasets(child)
+
+
+def _use_gloo(cfg: Config) -> None:
+    """Start the process group that mmengine cannot start without an accelerator.
+
+    mmengine's launchers select a CUDA device unconditionally; a group that exists is used as
+    it is.
+    """
+    if cfg.launcher != 'pytorch':
+        raise RuntimeError(
+            f'launcher={cfg.launcher!r} needs accelerators, and this machine has none: use '
+            "launcher='pytorch' (tools/dist_train.sh)"
+        )
+    torch.distributed.init_process_group('gloo')
+    if os.environ['RANK'] == '0':
+        print(f'No accelerator: {os.environ["WORLD_SIZE"]} processes on CPU over gloo.')
+    if cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )

@@ -1,0 +1,3 @@
+from .patch_representation_refinement import PatchRepresentationRefinement
+
+__all__ = ['PatchRepresentationRefinement']

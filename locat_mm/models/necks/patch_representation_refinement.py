@@ -1,0 +1,98 @@
+"""PRR as a neck of mmpretrain classifiers and mmseg segmentors (arXiv 2603.04892)."""
+
+from mmcv.cnn import build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...ops import refine_patches
+from ...registry import MODELS, register
+
+__all__ = ['PatchRepresentationRefinement']
+
+
+@register(MODELS)
+class PatchRepresentationRefinement(BaseModule):
+    """``x⁺ = softmax(x xᵀ/√d) x`` over all output tokens, then what the head reads of it.
+
+    Without it a [CLS] readout gives the last block's patches, and its GAug, no gradient.
+
+    Args:
+        num_heads: heads, the backbone's; must divide the channels.
+        pool: ``'cls_token'`` the first token, ``'avg'`` the mean patch, ``'prefix'`` the
+            prefix tokens concatenated, None all tokens or the map.
+        num_prefix_tokens: tokens in front of the patches; 0 for maps.
+        norm_cfg: norm after the pooling, which models with ``pool='avg'`` have in place of
+            the backbone's final norm, e.g. ``dict(type='LN', eps=1e-6)``.
+        norm_channels: channels of that norm; given together with ``norm_cfg``.
+        init_cfg: mmengine's.
+
+    Raises:
+        ValueError: for an unknown ``pool``, or one that lacks the tokens it reads.
+    """
+
+    POOLS = ('cls_token', 'avg', 'prefix', None)
+
+    def __init__(
+        self,
+        num_heads: int,
+        pool: str | None = 'cls_token',
+        num_prefix_tokens: int = 1,
+        norm_cfg: dict | None = None,
+        norm_channels: int | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if pool not in self.POOLS:
+            raise ValueError(f'unknown pool {pool!r}; choose from {self.POOLS}')
+        if pool in ('cls_token', 'prefix') and num_prefix_tokens < 1:
+            raise ValueError(f'pool={pool!r} needs prefix tokens, got {num_prefix_tokens=}')
+        if (norm_cfg is None) != (norm_channels is None):
+            raise ValueError(f'give both or neither of {norm_cfg=} and {norm_channels=}')
+        self.num_heads = num_heads
+        self.pool = pool
+        self.num_prefix_tokens = num_prefix_tokens
+        self.norm = build_norm_layer(norm_cfg, norm_channels)[1] if norm_cfg else nn.Identity()
+
+    def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """
+        Args:
+            feats: tokens ``[B, N, C]`` (backbone ``out_type='raw'``) or maps
+                ``[B, C, H, W]``, one per backbone output.
+
+        Returns:
+            one tensor per input: ``[B, C]`` for ``'cls_token'`` and ``'avg'``,
+            ``[B, P·C]`` for ``'prefix'``, the input's shape for None.
+
+        Raises:
+            TypeError: if ``feats`` is no tuple.
+            ValueError: if a feature is neither tokens nor a map, a map meets a pool that reads
+                prefix tokens, or C is not divisible by ``num_heads``.
+        """
+        if not isinstance(feats, (tuple, list)):
+            raise TypeError(f'feats must be a tuple of tensors, got {type(feats).__name__}')
+        return tuple(self.norm(self._refine(x)) for x in feats)
+
+    def _refine(self, x: Tensor) -> Tensor:
+        if x.ndim == 4:
+            return self._refine_map(x)
+        if x.ndim != 3:
+            raise ValueError(
+                f'tokens [B, N, C] or a map [B, C, H, W] expected, got {tuple(x.shape)}; '
+                "the backbone needs out_type='raw' or 'featmap'"
+            )
+        x = refine_patches(x, self.num_heads)
+        if self.pool == 'cls_token':
+            return x[:, 0]
+        if self.pool == 'avg':
+            return x[:, self.num_prefix_tokens :].mean(dim=1)
+        if self.pool == 'prefix':
+            return x[:, : self.num_prefix_tokens].flatten(1)
+        return x
+
+    def _refine_map(self, x: Tensor) -> Tensor:
+        if self.pool in ('cls_token', 'prefix'):
+            raise ValueError(f'pool={self.pool!r} reads tokens that a map {tuple(x.shape)} lacks')
+        tokens = refine_patches(x.flatten(2).transpose(1, 2), self.num_heads)  # [B, H·W, C]
+        if self.pool == 'avg':
+            return tokens.mean(dim=1)
+        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:])

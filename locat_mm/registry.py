@@ -1,0 +1,45 @@
+"""Registries of locat_mm: children of mmengine's roots.
+
+``type='locat_mm.X'`` resolves from every scope without an import, because mmengine
+imports ``locat_mm.registry`` for the scope and then the ``locations`` below.
+``type='X'`` resolves from every scope once ``locat_mm`` is imported
+(``custom_imports=dict(imports=['locat_mm'])``), because :func:`register` also enters the
+class at mmengine's root, where child registries look last.
+"""
+
+from collections.abc import Callable
+
+from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
+from mmengine.registry import Registry
+
+__all__ = ['MODELS', 'TRANSFORMS', 'register']
+
+MODELS = Registry(
+    'model',
+    parent=ROOT_MODELS,
+    scope='locat_mm',
+    locations=['locat_mm.layers', 'locat_mm.models'],
+)
+TRANSFORMS = Registry(
+    'transform', parent=ROOT_TRANSFORMS, scope='locat_mm', locations=['locat_mm.datasets']
+)
+
+
+def register(registry: Registry) -> Callable[[type], type]:
+    """Class decorator: register under ``locat_mm.NAME`` and, bare, under ``NAME``.
+
+    Only for names that no other OpenMMLab package is likely to use, since the root registry
+    is shared by all of them.
+
+    Args:
+        registry: one of the registries of this module.
+    """
+    assert registry.parent is not None
+
+    def wrap(cls: type) -> type:
+        registry.register_module(module=cls)
+        registry.parent.register_module(module=cls)
+        return cls
+
+    return wrap

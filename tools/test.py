@@ -1,0 +1,114 @@
+"""Test a checkpoint of a config: pretraining (mmpretrain) and segmentation (mmseg) alike."""
+
+import argparse
+import os
+from copy import deepcopy
+
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.evaluator import DumpResults
+from mmengine.fileio import dump
+
+from locat_mm.engine import build_runner, load_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--work-dir', help='where logs and metrics go')
+    parser.add_argument(
+        '--out',
+        help='segmentation: folder for the predicted maps; classification: file (.pkl, .json) '
+        'for what --out-item names',
+    )
+    parser.add_argument(
+        '--out-item',
+        choices=['metrics', 'pred'],
+        help='what to write to --out for classification (default: pred)',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument('--interval', type=int, default=1, help='paint one image in this many')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds per window')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='do not pin the memory of data loaders'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args()
+    if args.out_item and not args.out:
+        parser.error('--out-item needs --out')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> None:
+    is_classification = cfg.get('default_scope') == 'mmpretrain'
+    cfg.launcher = args.launcher
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir:
+        set_visualization(cfg, args, is_classification)
+    if args.tta:
+        set_tta(cfg, is_classification)
+    if is_classification:
+        cfg.test_dataloader.setdefault('collate_fn', dict(type='default_collate'))
+    elif args.out_item:
+        raise ValueError('--out-item is for classification; segmentation writes maps to --out')
+    elif args.out:
+        cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
+    if args.no_pin_memory:
+        cfg.test_dataloader.pin_memory = False
+
+
+def set_visualization(cfg: Config, args: argparse.Namespace, is_classification: bool) -> None:
+    hook = cfg.default_hooks.get('visualization')
+    if hook is None:
+        raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
+    hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
+    # The two packages' hooks name the same switches differently.
+    if is_classification:
+        hook.update(enable=True, out_dir=args.show_dir)
+    else:
+        hook.draw = True
+        if args.show_dir:
+            cfg.visualizer.save_dir = args.show_dir
+
+
+def set_tta(cfg: Config, is_classification: bool) -> None:
+    if is_classification and 'tta_model' not in cfg:
+        cfg.tta_model = dict(type='mmpretrain.AverageClsScoreTTA')
+    if is_classification and 'tta_pipeline' not in cfg:
+        *pipeline, pack = deepcopy(cfg.test_dataloader.dataset.pipeline)
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        cfg.tta_pipeline = [*pipeline, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    merge_args(cfg, args)
+    runner = build_runner(cfg, args.checkpoint)
+    if args.out and cfg.default_scope == 'mmpretrain' and args.out_item != 'metrics':
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = runner.test()
+    if args.out_item == 'metrics':
+        dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()
