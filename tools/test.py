@@ -18,13 +18,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs and metrics go')
     parser.add_argument(
         '--out',
-        help='segmentation: folder for the predicted maps; classification: file (.pkl, .json) '
-        'for what --out-item names',
+        help='file (.json, .pkl) for what --out-item names; without it, a folder of predicted '
+        'maps for segmentation, a file of predictions for classification',
     )
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what to write to --out for classification (default: pred)',
+        help='what to write to --out',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -63,9 +63,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         set_tta(cfg, is_classification)
     if is_classification:
         cfg.test_dataloader.setdefault('collate_fn', dict(type='default_collate'))
-    elif args.out_item:
-        raise ValueError('--out-item is for classification; segmentation writes maps to --out')
-    elif args.out:
+    elif args.out and args.out_item is None:
         cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
     if args.no_pin_memory:
         cfg.test_dataloader.pin_memory = False
@@ -103,7 +101,8 @@ def main() -> None:
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     merge_args(cfg, args)
     runner = build_runner(cfg, args.checkpoint)
-    if args.out and cfg.default_scope == 'mmpretrain' and args.out_item != 'metrics':
+    writes_maps = cfg.default_scope != 'mmpretrain' and args.out_item is None
+    if args.out and args.out_item != 'metrics' and not writes_maps:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
     if args.out_item == 'metrics':

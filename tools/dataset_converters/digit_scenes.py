@@ -5,7 +5,7 @@ that ship with scikit-learn (1,797 real 8×8 scans):
 
 * ``objects/{train,val}/DIGIT/*.png``: one large digit each, its folder the label;
 * ``scenes/{images,annotations}/{training,validation}/*.png``: several digits of different
-  classes; mask value 0 is background, 1 + d is digit d.
+  classes; in the mask 0 is background and 1 + d the convex hull of digit d.
 
 Source digits are split before anything is composed, so no handwriting is in both train and
 validation. The same seed writes the same files.
@@ -79,7 +79,7 @@ def make_object(rng: np.random.Generator, source: DigitSource, label: int, side:
     """One large digit on colour noise: BGR image."""
     image = smooth_noise(rng, side)
     add_clutter(rng, image, source, int(rng.integers(2)))
-    size = int(rng.integers(side * 2 // 3, side - 1))
+    size = int(rng.integers(side // 2, side - 1))
     paint(rng, image, source.draw(rng, label, size), *rng.integers(0, side - size, 2))
     return to_uint8(rng, image)
 
@@ -100,8 +100,16 @@ def make_scene(
         left = spot % cells * cell + rng.integers(0, cell - size)
         ink = source.draw(rng, int(label), size)
         window = paint(rng, image, ink, top, left)
-        mask[window][ink > 0.4] = label + 1
+        mask[window][outline(ink)] = label + 1
     return to_uint8(rng, image), mask
+
+
+def outline(ink: np.ndarray) -> np.ndarray:
+    """The convex hull of a digit's ink, as a bool mask: an object, not a pen stroke."""
+    points = np.argwhere(ink > 0.4)[:, ::-1].astype(np.int32)
+    filled = np.zeros(ink.shape, np.uint8)
+    cv2.fillConvexPoly(filled, cv2.convexHull(points), 1)
+    return filled.astype(bool)
 
 
 def to_uint8(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:

@@ -1,0 +1,4 @@
+# GAug without PRR.
+_base_ = ['demo_vit.py']
+
+backbone = dict(gaug=True)

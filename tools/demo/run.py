@@ -1,0 +1,210 @@
+"""The main job end to end on embedded data: pretrain, freeze, decode, test, compare.
+
+Every step is one call of the tools that a real run uses (tools/train.py, tools/test.py); only
+the configs and the data are small. ``--ablation`` runs all rows over several seeds. An
+interrupted run continues where it stopped.
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from figure import draw
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / 'data' / 'digit_scenes'
+PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\).*')
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: its name and the stem of its two configs."""
+
+    name: str
+    stem: str
+
+
+DEMO = (Row('ViT', 'vit'), Row('LocAtViT', 'locatvit'))
+ABLATION = (
+    Row('ViT', 'vit'),
+    Row('ViT + GAug', 'ablation/vit_gaug'),
+    Row('ViT + PRR', 'ablation/vit_prr'),
+    Row('LocAtViT', 'locatvit'),
+    Row('ViT + GAP', 'ablation/vit_gap'),
+    Row('ViT - position embedding', 'ablation/vit_nopos'),
+    Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
+)
+
+
+def call(label: str, log: Path, script: str, *args: str) -> None:
+    """Run a tool; show its progress on one line in ten seconds, keep all of it in a log.
+
+    Raises:
+        SystemExit: if the tool fails, with the end of its output.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(ROOT / 'tools' / script), *args]
+    lines: list[str] = []
+    last_shown = time.monotonic()
+    with (
+        open(log, 'w', encoding='utf-8') as file,
+        subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            lines.append(line)
+            found = PROGRESS.search(line)
+            if found and time.monotonic() - last_shown > 10:
+                last_shown = time.monotonic()
+                print(f'  {label}: {" ".join(found.group().split())[:100]}', flush=True)
+    if process.returncode:
+        sys.stderr.writelines(lines[-30:])
+        raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
+
+
+def run_row(row: Row, work_dir: Path, seed: int) -> dict:
+    """Pretrain and decode one model.
+
+    Returns:
+        ``name``, ``top1`` and ``miou`` (percent), ``params`` (of the backbone) and
+        ``seconds`` (training, both parts).
+    """
+    result_file = work_dir / 'result.json'
+    if result_file.exists():
+        print(f'  {row.name}, seed {seed}: already done')
+        return json.loads(result_file.read_text())
+    metrics, checkpoints = {}, {}
+    spent = 0.0
+    for part in ('classify', 'segment'):
+        label = f'{row.name}, seed {seed}, {part}'
+        print(f'{label} ...', flush=True)
+        config = str(ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py')
+        part_dir = work_dir / part
+        options = [f'randomness.seed={seed}']
+        if part == 'segment':
+            options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
+        start = time.monotonic()
+        call(
+            label,
+            part_dir / 'train.txt',
+            'train.py',
+            *(config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options),
+        )
+        spent += time.monotonic() - start
+        checkpoints[part] = (part_dir / 'last_checkpoint').read_text().strip()
+        out = part_dir / 'metrics.json'
+        call(
+            f'{label}, test',
+            part_dir / 'test.txt',
+            'test.py',
+            *(config, checkpoints[part], '--work-dir', str(part_dir / 'test')),
+            *('--out', str(out), '--out-item', 'metrics'),
+        )
+        metrics[part] = json.loads(out.read_text())
+    result = dict(
+        name=row.name,
+        top1=round(metrics['classify']['accuracy/top1'], 2),
+        miou=round(metrics['segment']['mIoU'], 2),
+        params=count_parameters(checkpoints['classify']),
+        seconds=round(spent, 1),
+    )
+    result_file.write_text(json.dumps(result))
+    return result
+
+
+def count_parameters(checkpoint: str) -> int:
+    """Parameters of the backbone in a checkpoint."""
+    from locat_mm.checkpoint import read_state_dict
+
+    state = read_state_dict(checkpoint)
+    return sum(value.numel() for key, value in state.items() if key.startswith('backbone.'))
+
+
+def average(results: list[dict]) -> dict:
+    """Mean and sample deviation of one row over its seeds."""
+    summary = {key: results[0][key] for key in ('name', 'params')}
+    for key in ('top1', 'miou', 'seconds'):
+        values = [result[key] for result in results]
+        summary[key] = round(float(np.mean(values)), 2)
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        summary[f'{key}_std'] = round(deviation, 2)
+    return summary
+
+
+def show(rows: list[dict]) -> None:
+    """Print the table."""
+
+    def cell(row: dict, key: str, digits: int) -> str:
+        deviation = row.get(f'{key}_std')
+        spread = '' if deviation is None else f' ± {deviation:.{digits}f}'
+        return f'{row[key]:.{digits}f}{spread}'
+
+    table = Table()
+    table.add_column('model', no_wrap=True)
+    for header in ('top-1 (%)', 'mIoU (%)', 'parameters', 'training (s)'):
+        table.add_column(header, justify='right', no_wrap=True)
+    for row in rows:
+        quality = [cell(row, 'top1', 2), cell(row, 'miou', 2)]
+        table.add_row(row['name'], *quality, f'{row["params"]:,}', cell(row, 'seconds', 0))
+    Console(width=100).print(table)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
+    parser.add_argument('--seeds', type=int, default=3, help='seeds of the ablation')
+    parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
+    args = parser.parse_args()
+    if args.seeds < 1:
+        parser.error(f'--seeds must be positive, got {args.seeds}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    work_dir = ROOT / 'work_dirs' / ('demo_ablation' if args.ablation else 'demo')
+    if args.fresh:
+        shutil.rmtree(work_dir, ignore_errors=True)
+    if not DATA.exists():
+        converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
+        subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
+    rows = ABLATION if args.ablation else DEMO
+    seeds = range(args.seeds if args.ablation else 1)
+    results = {row: [] for row in rows}
+    for seed in seeds:  # seeds outside, so that an early stop leaves whole tables
+        for row in rows:
+            row_dir = work_dir / row.stem / f'seed{seed}'
+            results[row].append(run_row(row, row_dir, seed))
+    if args.ablation:
+        summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
+    else:
+        summary = [results[row][0] for row in rows]
+    summary_file = work_dir / 'summary.json'
+    summary_file.write_text(json.dumps(summary, indent=2) + '\n')
+    show(summary)
+    print(f'table: {summary_file}')
+    if not args.ablation:
+        models = {
+            row.name: (
+                ROOT / 'configs' / 'demo' / f'{row.stem}_segment.py',
+                work_dir / row.stem / 'seed0' / 'segment',
+            )
+            for row in rows
+        }
+        print(f'picture: {draw(models, DATA / "scenes", work_dir / "demo.png")}')
+
+
+if __name__ == '__main__':
+    main()
