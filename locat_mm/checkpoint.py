@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -103,12 +106,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path}')
-    if path.suffix == '.safetensors':
-        return _strip_module(load_file(path))
+    content: Any
     try:
-        with torch.serialization.safe_globals(_safe_globals()):
-            content: Any = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        if path.suffix == '.safetensors':
+            content = load_file(path)
+        else:
+            with torch.serialization.safe_globals(_safe_globals()):
+                content = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError) as error:
         raise ValueError(
             f'{path} cannot be read as weights alone, and nothing else is executed: {error}'
         ) from error
@@ -124,20 +129,30 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def _safe_globals() -> list:
-    # timm keeps its arguments, mmengine its log history beside the weights: plain data.
-    import numpy as np
-    from mmengine.logging import HistoryBuffer
-
+    """Plain data beside the weights: timm's arguments, mmengine's log history and schedule."""
     core = np._core if hasattr(np, '_core') else np.core  # type: ignore[attr-defined]
     return [
         argparse.Namespace,
         HistoryBuffer,
+        OneCycleParamScheduler,
+        (_fetch_method, 'builtins.getattr'),
         core.multiarray._reconstruct,
         core.multiarray.scalar,
         np.ndarray,
         np.dtype,
         *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.uint32, np.bool_)),
     ]
+
+
+def _fetch_method(owner: Any, name: str) -> Any:
+    """All that pickle's ``getattr`` may fetch: the methods that mmengine keeps by name."""
+    allowed = {
+        HistoryBuffer: ('current', 'max', 'mean', 'min'),
+        OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
+    }
+    if name not in allowed.get(owner, ()):
+        raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not executed')
+    return getattr(owner, name)
 
 
 def _strip_module(state: StateDict) -> dict[str, Tensor]:
@@ -222,6 +237,6 @@ def _resize_pos_embed(backbone: nn.Module, state: dict[str, Tensor], key: str) -
     side = round(max(given.shape[1] - num_prefix, 0) ** 0.5)
     if given.shape[2] != own.shape[2] or side < 1 or side**2 + num_prefix != given.shape[1]:
         return state  # not another grid of the same model: reported as misshapen
-    grid = list(backbone.patch_embed.grid_size)  # type: ignore[union-attr]
+    grid = list(backbone.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
     print_log(f'position embedding resized from {side}×{side} to {grid[0]}×{grid[1]}', 'current')
     return {**state, key: resample_abs_pos_embed(given, grid, [side, side], num_prefix)}

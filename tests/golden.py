@@ -75,7 +75,5 @@ class Golden:
         return ImageClassifier(
             backbone=dict(type='locat_mm.LocAtViT', **{**self.vit_kwargs(), **out, **backbone}),
             neck=neck,
-            head=dict(
-                type='LinearClsHead', num_classes=theirs['num_classes'], in_channels=width
-            ),
+            head=dict(type='LinearClsHead', num_classes=theirs['num_classes'], in_channels=width),
         ).eval()

@@ -74,6 +74,8 @@ def set_visualization(cfg: Config, args: argparse.Namespace, is_classification: 
     if hook is None:
         raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
     hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
+    if is_classification and args.tta:
+        raise ValueError('mmpretrain cannot paint augmented images: use --show-dir without --tta')
     # The two packages' hooks name the same switches differently.
     if is_classification:
         hook.update(enable=True, out_dir=args.show_dir)

@@ -2,7 +2,9 @@ _base_ = ['../_base_/models/demo_vit.py', '../_base_/tasks/demo_segment.py']
 
 # The pretrained backbone, given on the command line or by tools/demo.py.
 pretrained = dict(
-    type='Pretrained', checkpoint='work_dirs/vit_classify/epoch_15.pth', prefix='backbone.'
+    type='Pretrained',
+    checkpoint='work_dirs/vit_classify/epoch_15.pth',
+    prefix='backbone.',
 )
 model = dict(
     backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': pretrained},

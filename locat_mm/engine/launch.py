@@ -67,9 +67,8 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
         RuntimeError: if mixed precision is asked for without an accelerator.
         ValueError: if the checkpoint to test or to resume from is of another model.
     """
-    _check_amp(cfg)
-    loaders = ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader')
-    _check_data(cfg, loaders)
+    _check_data(cfg, ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader'))
+    _check_amp(cfg, testing=checkpoint is not None)
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
         _use_gloo(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
@@ -88,14 +87,15 @@ def _resumed_file(cfg: Config) -> str | None:
     return cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
 
 
-def _check_amp(cfg: Config) -> None:
-    wants_amp = cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper' or (
-        cfg.get('test_cfg') or {}
-    ).get('fp16', False)
-    if wants_amp and get_device() == 'cpu':
+def _check_amp(cfg: Config, testing: bool) -> None:
+    if testing:
+        wanted = (cfg.get('test_cfg') or {}).get('fp16', False)
+    else:
+        wanted = cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
+    if wanted and get_device() == 'cpu':
         raise RuntimeError(
-            'automatic mixed precision (--amp) needs an accelerator, and this machine has none: '
-            'run without it'
+            'automatic mixed precision needs an accelerator, and this machine has none: leave out '
+            '--amp or, where the config sets it, add --cfg-options optim_wrapper.type=OptimWrapper'
         )
 
 

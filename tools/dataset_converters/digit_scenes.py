@@ -130,7 +130,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out-dir', type=Path, default=Path('data/digit_scenes'))
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--object-size', type=int, default=48, help='side of an object image, px')
-    parser.add_argument('--scene-size', type=int, default=96, help='side of a scene, px')
+    parser.add_argument('--scene-size', type=int, default=72, help='side of a scene, px')
     parser.add_argument('--cells', type=int, default=2, help='digits along a side of a scene')
     parser.add_argument(
         '--objects', type=int, nargs=2, default=(8000, 1000), metavar=('TRAIN', 'VAL')

@@ -3,4 +3,9 @@ _base_ = ['demo_vit.py']
 
 backbone = dict(gaug=True)
 pretraining = dict(out_type='raw')
-neck = dict(type='locat_mm.PatchRepresentationRefinement', num_heads=2, pool='cls_token')
+neck = dict(
+    _delete_=True,
+    type='locat_mm.PatchRepresentationRefinement',
+    num_heads=2,
+    pool='cls_token',
+)

@@ -3,7 +3,7 @@ backbone = dict(
     type='locat_mm.LocAtViT',
     arch=dict(embed_dim=64, depth=4, num_heads=2),
     img_size=48,
-    patch_size=6,
+    patch_size=8,
     gaug=False,
 )
 embed_dim = 64

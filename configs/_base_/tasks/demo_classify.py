@@ -53,7 +53,7 @@ model = dict(
 )
 
 optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.05),
     paramwise_cfg=dict(
         flat_decay_mult=0.0,
         bias_decay_mult=0.0,

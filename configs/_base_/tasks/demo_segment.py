@@ -83,8 +83,8 @@ model = dict(
         mean=[127.5, 127.5, 127.5],
         std=[64.0, 64.0, 64.0],
         bgr_to_rgb=True,
-        size=(96, 96),
-        test_cfg=dict(size_divisor=6),
+        size=(72, 72),
+        test_cfg=dict(size_divisor=8),
     ),
     decode_head=dict(
         type='locat_mm.LinearSegHead',
@@ -100,12 +100,12 @@ model = dict(
 max_iters = 1250
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.01),
 )
 param_scheduler = [
     dict(
         type='OneCycleLR',
-        eta_max=2e-3,
+        eta_max=3e-3,
         total_steps=max_iters,
         pct_start=0.25,
         anneal_strategy='linear',

@@ -98,9 +98,7 @@ model = dict(
 # lr 5e-4 per 512 images; 1e-3 at the global batch of 1024.
 auto_scale_lr = dict(base_batch_size=1024, enable=False)
 optim_wrapper = dict(
-    type='AmpOptimWrapper',
-    dtype='float16',
-    loss_scale='dynamic',
+    type='AmpOptimWrapper',  # float16, dynamic loss scale
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
         flat_decay_mult=0.0,

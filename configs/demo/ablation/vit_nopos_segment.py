@@ -1,7 +1,9 @@
 _base_ = ['../../_base_/models/demo_vit_nopos.py', '../../_base_/tasks/demo_segment.py']
 
 pretrained = dict(
-    type='Pretrained', checkpoint='work_dirs/vit_nopos_classify/epoch_15.pth', prefix='backbone.'
+    type='Pretrained',
+    checkpoint='work_dirs/vit_nopos_classify/epoch_15.pth',
+    prefix='backbone.',
 )
 model = dict(
     backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': pretrained},
