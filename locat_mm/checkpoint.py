@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import PretrainedInit
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -66,17 +67,22 @@ def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> b
 
     Args:
         backbone: the bare backbone to load into.
-        init_cfg: mmengine's; anything but a single ``Pretrained`` is left alone.
+        init_cfg: mmengine's; without ``Pretrained`` it is left to mmengine.
 
     Returns:
         whether the weights were loaded.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_official`.
+        FileNotFoundError, ValueError: as :func:`load_official`; also if ``Pretrained`` stands
+            beside other initialisers.
     """
-    if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
+    given = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
+    pretrained = [cfg for cfg in given if cfg.get('type') in ('Pretrained', PretrainedInit)]
+    if not pretrained:
         return False
-    path, prefix = init_cfg['checkpoint'], init_cfg.get('prefix')
+    if len(given) > 1:
+        raise ValueError(f'Pretrained fills the whole backbone, so give it alone: {init_cfg}')
+    path, prefix = pretrained[0]['checkpoint'], pretrained[0].get('prefix')
     state = read_state_dict(path)
     if prefix:
         prefix = prefix if prefix.endswith('.') else f'{prefix}.'

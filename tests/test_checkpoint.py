@@ -201,3 +201,9 @@ def test_pretrained_init_is_strict(golden, tmp_path):
         init(prefix='neck')
     with pytest.raises(ValueError, match='Not one key matches'):
         init()
+    both = [dict(type='Pretrained', checkpoint=str(file)), dict(type='Normal', layer='Linear')]
+    with pytest.raises(ValueError, match='give it alone'):
+        golden.backbone(init_cfg=both).init_weights()
+    backbone = golden.backbone(init_cfg=dict(type='Constant', layer='LayerNorm', val=0.5))
+    backbone.init_weights()
+    assert (backbone.norm.weight == 0.5).all()

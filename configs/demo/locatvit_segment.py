@@ -1,6 +1,5 @@
 _base_ = ['../_base_/models/demo_locatvit.py', '../_base_/tasks/demo_segment.py']
 
-# The pretrained backbone, given on the command line or by tools/demo.py.
 pretrained = dict(
     type='Pretrained',
     checkpoint='work_dirs/locatvit_classify/epoch_15.pth',

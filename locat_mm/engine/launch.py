@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
@@ -19,9 +19,13 @@ __all__ = ['build_runner', 'load_config']
 
 #: Top-level keys with a meaning for mmengine or the tools, beside Runner's own arguments.
 _KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) | {
-    *('auto_scale_lr', 'compile', 'custom_imports', 'dataset_source', 'dataset_type'),
-    *('find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn'),
-    *('test_pipeline', 'train_pipeline', 'tta_model', 'tta_pipeline', 'val_pipeline'),
+    *('auto_scale_lr', 'compile', 'custom_imports', 'dataset_source', 'find_unused_parameters'),
+    *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
+}
+#: Variables of stock configs that happen to look like one of those.
+_VARIABLES = {
+    *('dataset_type', 'gallery_dataloader', 'pipeline'),
+    *('test_pipeline', 'train_pipeline', 'val_pipeline'),
 }
 
 
@@ -45,13 +49,7 @@ def load_config(path: str, overrides: dict | None = None, work_dir: str | None =
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    for key in cfg:
-        close = difflib.get_close_matches(key, _KNOWN_KEYS, n=1, cutoff=0.85)
-        if key not in _KNOWN_KEYS and close:
-            raise ValueError(
-                f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
-                'A variable of your own needs a less similar name.'
-            )
+    _check_keys(cfg, path)
     return cfg
 
 
@@ -79,6 +77,16 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
             model = model.module
         check_fit(model, read_state_dict(source), source)
     return runner
+
+
+def _check_keys(keys: Iterable[str], path: str) -> None:
+    for key in keys:
+        close = difflib.get_close_matches(key, _KNOWN_KEYS, n=1, cutoff=0.8)
+        if close and key not in _KNOWN_KEYS | _VARIABLES:
+            raise ValueError(
+                f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
+                'A variable of your own needs a less similar name.'
+            )
 
 
 def _resumed_file(cfg: Config) -> str | None:

@@ -22,7 +22,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT / 'data' / 'digit_scenes'
-PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\).*')
+#: what a log line of mmengine says of the progress
+PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ def call(label: str, log: Path, script: str, *args: str) -> None:
         for line in process.stdout:
             file.write(line)
             lines.append(line)
-            found = PROGRESS.search(line)
+            found = [' '.join(m.group().split()) for m in PROGRESS.finditer(line)]
             if found and time.monotonic() - last_shown > 10:
                 last_shown = time.monotonic()
-                print(f'  {label}: {" ".join(found.group().split())[:100]}', flush=True)
+                print(f'  {label}: {", ".join(found)}', flush=True)
     if process.returncode:
         sys.stderr.writelines(lines[-30:])
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
