@@ -16,8 +16,9 @@ class CheckAnnotations(BaseTransform):
     on a GPU as a device-side assertion, both without the file's name. Put it right behind
     ``LoadAnnotations``, or behind ``LoadImageFromFile`` for classification.
 
-    Required keys: ``gt_seg_map`` with ``ori_shape`` and ``seg_map_path``, or ``gt_label``
-    with ``img_path``.
+    Reads ``gt_seg_map`` with ``ori_shape`` and ``seg_map_path``, or ``gt_label`` with
+    ``img_path``. OpenMMLab's inference runs the test pipeline without annotations; there is
+    nothing to check then.
 
     Args:
         num_classes: classes of the head; labels are 0..num_classes-1.
@@ -33,19 +34,16 @@ class CheckAnnotations(BaseTransform):
         Raises:
             ValueError: with the file's name, if the mask and the image differ in size or a
                 class is out of range.
-            KeyError: if there is no annotation to check.
         """
         if 'gt_seg_map' in results:
             self._check_mask(results['gt_seg_map'], results)
-        elif 'gt_label' in results:
+        if 'gt_label' in results:
             labels = np.asarray(results['gt_label'])
             if labels.min() < 0 or labels.max() >= self.num_classes:
                 raise ValueError(
                     f'{results["img_path"]}: label {labels.tolist()} is outside the '
                     f'{self.num_classes} classes'
                 )
-        else:
-            raise KeyError('CheckAnnotations found neither gt_seg_map nor gt_label')
         return results
 
     def _check_mask(self, mask: np.ndarray, results: dict) -> None:

@@ -21,9 +21,14 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[2]
-DATA = ROOT / 'data' / 'digit_scenes'
+DATA = Path('data/digit_scenes')
 #: what a log line of mmengine says of the progress
 PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
+#: ``--smoke``: a few updates, to see that everything is wired
+SMOKE = {
+    'classify': ['train_cfg.max_epochs=1', 'param_scheduler=None'],
+    'segment': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def call(label: str, log: Path, script: str, *args: str) -> None:
     with (
         open(log, 'w', encoding='utf-8') as file,
         subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,
     ):
         assert process.stdout is not None
@@ -75,7 +80,7 @@ def call(label: str, log: Path, script: str, *args: str) -> None:
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
-def run_row(row: Row, work_dir: Path, seed: int) -> dict:
+def run_row(row: Row, work_dir: Path, seed: int, smoke: bool) -> dict:
     """Pretrain and decode one model.
 
     Returns:
@@ -93,7 +98,7 @@ def run_row(row: Row, work_dir: Path, seed: int) -> dict:
         print(f'{label} ...', flush=True)
         config = str(ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py')
         part_dir = work_dir / part
-        options = [f'randomness.seed={seed}']
+        options = [f'randomness.seed={seed}', *(SMOKE[part] if smoke else ())]
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
         start = time.monotonic()
@@ -166,6 +171,9 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
     parser.add_argument('--seeds', type=int, default=3, help='seeds of the ablation')
+    parser.add_argument(
+        '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
+    )
     parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
     args = parser.parse_args()
     if args.seeds < 1:
@@ -175,7 +183,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    work_dir = ROOT / 'work_dirs' / ('demo_ablation' if args.ablation else 'demo')
+    work_dir = Path('work_dirs') / ('demo_ablation' if args.ablation else 'demo')
+    if args.smoke:
+        work_dir = work_dir.with_name(f'{work_dir.name}_smoke')
     if args.fresh:
         shutil.rmtree(work_dir, ignore_errors=True)
     if not DATA.exists():
@@ -187,7 +197,7 @@ def main() -> None:
     for seed in seeds:  # seeds outside, so that an early stop leaves whole tables
         for row in rows:
             row_dir = work_dir / row.stem / f'seed{seed}'
-            results[row].append(run_row(row, row_dir, seed))
+            results[row].append(run_row(row, row_dir, seed, args.smoke))
     if args.ablation:
         summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
     else:

@@ -97,7 +97,7 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
-max_iters = 1250
+max_iters = 750
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.01),
