@@ -10,6 +10,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -69,6 +70,9 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     _check_amp(cfg, testing=checkpoint is not None)
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
         _use_gloo(cfg)
+    # mmengine pickles this class with the schedule, and would run the whole file as a pickle
+    # where torch does not know it as plain data.
+    torch.serialization.add_safe_globals([OneCycleParamScheduler])
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     source = checkpoint or _resumed_file(cfg)
     if source is not None:

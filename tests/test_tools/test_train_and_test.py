@@ -65,9 +65,10 @@ def test_decoding_and_its_test_agree(workplace, segmented):
     checkpoint, log = segmented
     trained = float(re.findall(r'mIoU: ([\d.]+)', log)[-1])
     config, out = demo_config('locatvit_segment'), workplace.folder / 'miou.json'
-    workplace.run(
+    tested = workplace.run(
         'test.py', config, checkpoint, '--out', out, '--out-item', 'metrics', '--show-dir', 'maps'
     )
+    assert 'Falling back to weights_only=False' not in tested
     assert json.loads(out.read_text())['mIoU'] == pytest.approx(trained, abs=1e-2)
     assert len(list((workplace.folder / 'maps').rglob('*.png'))) == 6
     workplace.run('test.py', config, checkpoint, '--tta', '--out', 'predicted')

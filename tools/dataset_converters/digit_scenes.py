@@ -79,7 +79,7 @@ def make_object(rng: np.random.Generator, source: DigitSource, label: int, side:
     """One large digit on colour noise: BGR image."""
     image = smooth_noise(rng, side)
     add_clutter(rng, image, source, int(rng.integers(2)))
-    size = int(rng.integers(side * 5 // 8, side - 1))
+    size = int(rng.integers(side // 2, side - 1))
     paint(rng, image, source.draw(rng, label, size), *rng.integers(0, side - size, 2))
     return to_uint8(rng, image)
 

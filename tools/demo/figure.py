@@ -9,10 +9,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from mmcv import imread
-from mmengine.utils import track_iter_progress
 from mmseg.apis import inference_model, init_model
 from torch import nn
 
+from locat_mm.checkpoint import read_state_dict
 from locat_mm.layers import GaussianAugment
 
 __all__ = ['draw']
@@ -35,16 +35,16 @@ def draw(models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, count: i
     masks = [imread(scenes / 'annotations' / 'validation' / p.name, 'unchanged') for p in paths]
     maps, learned = {}, {}
     for name, (config, work_dir) in models.items():
+        model = init_model(str(config), device='cpu')
         checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
-        model = init_model(str(config), checkpoint, device='cpu')
+        model.load_state_dict(read_state_dict(checkpoint))
         with GaugRecorder(model) as recorder:
             maps[name] = [
-                inference_model(model, str(p)).pred_sem_seg.data[0].numpy()
-                for p in track_iter_progress(paths)
+                inference_model(model, str(p)).pred_sem_seg.data[0].numpy() for p in paths
             ]
         learned[name] = recorder.means()
-        palette = np.array(model.dataset_meta['palette'], np.uint8)
-        classes = model.dataset_meta['classes']
+        meta = model.cfg.test_dataloader.dataset.metainfo
+    palette, classes = np.array(meta['palette'], np.uint8), meta['classes']
     with_gaug = {name: means for name, means in learned.items() if means}
 
     columns = 2 + len(maps)

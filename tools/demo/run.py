@@ -7,11 +7,13 @@ interrupted run continues where it stopped.
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +63,12 @@ def call(label: str, log: Path, script: str, *args: str) -> None:
     command = [sys.executable, str(ROOT / 'tools' / script), *args]
     lines: list[str] = []
     last_shown = time.monotonic()
+    # One thread each: two models train side by side, see main.
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
     with (
         open(log, 'w', encoding='utf-8') as file,
         subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,
     ):
         assert process.stdout is not None
@@ -193,11 +197,15 @@ def main() -> None:
         subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
     rows = ABLATION if args.ablation else DEMO
     seeds = range(args.seeds if args.ablation else 1)
-    results = {row: [] for row in rows}
-    for seed in seeds:  # seeds outside, so that an early stop leaves whole tables
-        for row in rows:
-            row_dir = work_dir / row.stem / f'seed{seed}'
-            results[row].append(run_row(row, row_dir, seed, args.smoke))
+    # Seeds outside, so that an early stop leaves whole tables. Two at a time: models this small
+    # do not fill two cores alone.
+    jobs = [(row, work_dir / row.stem / f'seed{seed}', seed) for seed in seeds for row in rows]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        try:
+            done = list(pool.map(lambda job: run_row(*job, args.smoke), jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    results = {row: done[index :: len(rows)] for index, row in enumerate(rows)}
     if args.ablation:
         summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
     else:
