@@ -35,5 +35,6 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# Leaves the runs of others in work_dirs alone.
 clean:
-	rm -rf $(VENV) work_dirs data/digit_scenes
+	rm -rf $(VENV) work_dirs/demo work_dirs/demo_ablation work_dirs/demo_smoke data/digit_scenes

@@ -6,7 +6,10 @@ keeps its random weights looks like a bad method.
 
 import argparse
 import logging
+import math
 import pickle
+import struct
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,13 @@ StateDict = Mapping[str, Tensor]
 #: Parts that a target may be configured without.
 _OPTIONAL = ('head.', 'norm.', 'fc_norm.', 'norm_patches.')
 _WRAPPERS = ('state_dict', 'model')
+#: torch's allowlist is one per process.
+_ALLOWLIST_LOCK = threading.Lock()
+#: What a truncated or garbled file raises, by where the damage is.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, struct.error),
+    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+)
 
 
 def load_official(
@@ -58,7 +68,7 @@ def load_official(
         state, name = dict(source), 'the state dict'
     else:
         raise TypeError(f'source must be a path or a state dict, got {type(source).__name__}')
-    _load(module, _to_target_names(module, state), name, strict)
+    _load(module, _to_target_names(module, _resize_pos_embed(module, state)), name, strict)
     return module
 
 
@@ -107,19 +117,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is unreadable, needs a pickle executed, or holds no state dict.
+        ValueError: if it is an address, unreadable, needs a pickle executed, or holds no state
+            dict.
     """
+    if '://' in str(path):
+        raise ValueError(f'{path} is an address: download the file and give its path')
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path}')
-    content: Any
     try:
-        if path.suffix == '.safetensors':
-            content = load_file(path)
-        else:
-            with torch.serialization.safe_globals(_safe_globals()):
-                content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError) as error:
+        content = load_file(path) if path.suffix == '.safetensors' else _load_plain_data(path)
+    except _UNREADABLE as error:
         raise ValueError(
             f'{path} cannot be read as weights alone, and nothing else is executed: {error}'
         ) from error
@@ -132,6 +140,19 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     ):
         raise ValueError(f'{path} holds no state dict: {type(content).__name__}')
     return _strip_module(content)
+
+
+def _load_plain_data(path: Path) -> Any:
+    """torch's weights-only unpickler with a few plain classes more."""
+    # torch.serialization.safe_globals would on leaving also forget what was allowed before.
+    with _ALLOWLIST_LOCK:
+        before = torch.serialization.get_safe_globals()
+        torch.serialization.add_safe_globals(_safe_globals())
+        try:
+            return torch.load(path, map_location='cpu', weights_only=True)
+        finally:
+            torch.serialization.clear_safe_globals()
+            torch.serialization.add_safe_globals(before)
 
 
 def _safe_globals() -> list:
@@ -156,7 +177,7 @@ def _fetch_method(owner: Any, name: str) -> Any:
         HistoryBuffer: ('current', 'max', 'mean', 'min'),
         OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),
     }
-    if name not in allowed.get(owner, ()):
+    if not isinstance(owner, type) or name not in allowed.get(owner, ()):
         raise pickle.UnpicklingError(f'getattr({owner!r}, {name!r}) is not executed')
     return getattr(owner, name)
 
@@ -179,20 +200,24 @@ def _to_target_names(module: nn.Module, state: StateDict) -> dict[str, Tensor]:
     return renamed
 
 
-def check_fit(module: nn.Module, state: StateDict, source: str) -> None:
+def check_fit(module: nn.Module, state: StateDict, source: str, strict: bool = True) -> None:
     """Check that a state dict is this model's, key by key and shape by shape.
 
     Args:
         module: the whole model.
         state: the weights.
-        source: what to call them in the error.
+        source: what to call them in the message.
+        strict: raise on anything that does not fit; otherwise log it, and raise only if
+            nothing fits.
 
     Raises:
         ValueError: with every missing, unexpected and misshapen key.
     """
-    problems, _, _ = _compare(module.state_dict(), state)
-    if problems:
+    problems, matched, _ = _compare(module.state_dict(), state)
+    if problems and (strict or not matched):
         raise ValueError(f'{source} is a checkpoint of another model.{problems}')
+    if problems:
+        print_log(f'{source} fits in part.{problems}', 'current', logging.WARNING)
 
 
 def _load(module: nn.Module, state: dict[str, Tensor], source: str, strict: bool) -> None:
@@ -202,7 +227,6 @@ def _load(module: nn.Module, state: dict[str, Tensor], source: str, strict: bool
     # Official weights fill all of a classifier, but only the backbone of a segmentor.
     filled = prefix if is_model and not hasattr(module, 'head') else ''
     own = {k: v for k, v in module.state_dict().items() if k.startswith(filled)}
-    state = _resize_pos_embed(backbone, state, f'{prefix}pos_embed')
     optional = tuple(prefix + part for part in _OPTIONAL)
     state = {k: v for k, v in state.items() if k in own or not k.startswith(optional)}
     problems, matched, is_misshapen = _compare(own, state)
@@ -234,15 +258,18 @@ def _compare(own: StateDict, given: StateDict) -> tuple[str, list[str], bool]:
     return text, matched, bool(misshapen)
 
 
-def _resize_pos_embed(backbone: nn.Module, state: dict[str, Tensor], key: str) -> dict[str, Tensor]:
-    own = getattr(backbone, 'pos_embed', None)
-    given = state.get(key)
-    if own is None or given is None or given.ndim != 3 or given.shape == own.shape:
+def _resize_pos_embed(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Official position embeddings, which are square, to the grid of the target's backbone."""
+    backbone: Any = getattr(module, 'backbone', module)
+    own, given = getattr(backbone, 'pos_embed', None), state.get('pos_embed')
+    if own is None or given is None or given.ndim != 3:
         return state
-    num_prefix = own.shape[1] - backbone.patch_embed.num_patches  # type: ignore[union-attr]
-    side = round(max(given.shape[1] - num_prefix, 0) ** 0.5)
+    num_prefix = own.shape[1] - backbone.patch_embed.num_patches
+    side = math.isqrt(max(given.shape[1] - num_prefix, 0))
+    grid = list(backbone.patch_embed.grid_size)
+    if grid == [side, side]:
+        return state
     if given.shape[2] != own.shape[2] or side < 1 or side**2 + num_prefix != given.shape[1]:
-        return state  # not another grid of the same model: reported as misshapen
-    grid = list(backbone.patch_embed.grid_size)  # type: ignore[union-attr, arg-type]
+        return state  # no other grid of the same model: reported as misshapen
     print_log(f'position embedding resized from {side}×{side} to {grid[0]}×{grid[1]}', 'current')
-    return {**state, key: resample_abs_pos_embed(given, grid, [side, side], num_prefix)}
+    return {**state, 'pos_embed': resample_abs_pos_embed(given, grid, [side, side], num_prefix)}

@@ -1,5 +1,6 @@
 """Every shipped config is built: model, pipelines, optimizer, schedule; recipes hold."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -54,15 +55,67 @@ def test_builds(path):
     assert trained <= {id(p) for group in optimizer.param_groups for p in group['params']}
 
 
-def test_the_commands_of_the_readme_name_shipped_configs():
-    shipped = {short(p) for p in CONFIGS}
-    assert {
-        'locat/locatvit_tiny_imagenet.py',
-        'locat/locatvit_tiny_ade20k.py',
-        'vit/vit_tiny_imagenet.py',
-        'vit/vit_tiny_ade20k.py',
-        *(f'demo/{m}_{t}.py' for m in ('vit', 'locatvit') for t in ('classify', 'segment')),
-    } <= shipped
+def test_the_readme_names_shipped_configs():
+    readme = (ROOT / 'README.md').read_text()
+    named = set(re.findall(r'configs/([\w/]+\.py)', readme))
+    assert {'locat/locatvit_tiny_imagenet.py', 'locat/locatvit_tiny_ade20k.py'} <= named
+    assert named <= {short(p) for p in CONFIGS}
+
+
+def steps(pipeline: list) -> dict:
+    """Transforms by type; of a RandomChoice, the list of what may be chosen."""
+    found = {}
+    for step in pipeline:
+        if step['type'] == 'RandomChoice':
+            choices = [option[0] for option in step['transforms']]
+            found[choices[0]['type']] = choices
+        else:
+            found[step['type']] = step
+    return found
+
+
+def test_imagenet_recipe():
+    cfg = load('locat/locatvit_tiny_imagenet.py')
+    train, test = steps(cfg.train_pipeline), steps(cfg.test_pipeline)
+    for name in ('RandomResizedCrop', 'RandAugment'):
+        found = {(c.get('hparams') or c)['interpolation'] for c in train[name]}
+        assert found == {'bilinear', 'bicubic'}, name
+    assert tuple(train['RandomResizedCrop'][0]['crop_ratio_range']) == (0.08, 1.0)
+    policy = train['RandAugment'][0]
+    assert policy['policies'] == 'timm_increasing'
+    assert (policy['magnitude_level'], policy['magnitude_std']) == (9, 0.5)
+    assert train['RandomFlip']['prob'] == 0.5
+    assert (train['RandomErasing']['erase_prob'], train['RandomErasing']['mode']) == (0.25, 'rand')
+    assert test['ResizeEdge']['interpolation'] == 'bicubic'
+    assert round(224 / test['ResizeEdge']['scale'], 1) == 0.9
+    augments = {a['type']: a['alpha'] for a in cfg.model.train_cfg.augments}
+    assert augments == {'Mixup': 0.8, 'CutMix': 1.0}
+    loss = cfg.model.head.loss
+    assert (loss.label_smooth_val, loss.mode) == (0.1, 'original')
+    assert cfg.model.data_preprocessor.mean == cfg.model.data_preprocessor.std == [127.5] * 3
+    backbone = cfg.model.backbone
+    assert (backbone.drop_path_rate, backbone.gaug, backbone.out_type) == (0.1, True, 'raw')
+    assert cfg.train_dataloader.batch_size * 8 == cfg.auto_scale_lr.base_batch_size == 1024
+
+
+def test_ade20k_recipe():
+    cfg = load('locat/locatvit_tiny_ade20k.py')
+    train, test = steps(cfg.train_pipeline), steps(cfg.test_pipeline)
+    resize = train['RandomResize']
+    assert (tuple(resize['scale']), tuple(resize['ratio_range'])) == ((2048, 512), (0.5, 2.0))
+    crop = train['RandomCrop']
+    assert (tuple(crop['crop_size']), crop['cat_max_ratio']) == ((512, 512), 0.75)
+    assert train['RandomFlip']['prob'] == 0.5 and 'PhotoMetricDistortion' in train
+    assert test['Resize']['keep_ratio'] and 'RandomFlip' not in test
+    assert cfg.model.test_cfg.mode == 'whole'
+    assert cfg.train_dataloader.batch_size * 8 == 32 and cfg.train_cfg.max_iters == 20000
+    assert cfg.model.data_preprocessor.mean == [123.675, 116.28, 103.53]
+    backbone, head = cfg.model.backbone, cfg.model.decode_head
+    assert backbone.frozen and not backbone.final_norm and backbone.out_type == 'featmap'
+    assert (head.channels, head.num_classes) == (512, 150)
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.lr, tuple(optimizer.betas)) == (1e-3, (0.9, 0.999))
+    assert optimizer.weight_decay == 0.01
 
 
 @pytest.mark.parametrize('name', ['vit/vit_tiny_imagenet.py', 'locat/locatvit_tiny_imagenet.py'])

@@ -14,7 +14,7 @@ from golden import Golden
 from locat_mm.datasets import CheckAnnotations
 from locat_mm.distribution import check_openmmlab
 from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.launch import _check_keys
+from locat_mm.engine.launch import _KNOWN_KEYS, _VARIABLES, _check_keys
 
 
 @pytest.fixture
@@ -76,6 +76,11 @@ def test_a_misspelt_key_is_named(key, demo):
         load_config(demo['classify'], {f'{key}.a': 1})
 
 
+def test_a_misspelt_paramwise_key_is_named(demo):
+    with pytest.raises(ValueError, match="paramwise_cfg: unknown key 'flat_decay_mul'"):
+        load_config(demo['classify'], {'optim_wrapper.paramwise_cfg.flat_decay_mul': 0.0})
+
+
 def test_a_misspelt_argument_is_named(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_objects(tmp_path)
@@ -93,7 +98,7 @@ def test_keys_of_stock_configs_pass():
         for path in configs:
             keys = re.findall(r'^([A-Za-z]\w*)\s*=', path.read_text(), re.MULTILINE)
             try:
-                _check_keys(keys, str(path))
+                _check_keys(keys, _KNOWN_KEYS, _VARIABLES, str(path))
             except ValueError:
                 refused.add(path.name)
     # It overrides `models`, so its sampler never arrives.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on Slurm: tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
-# Environment: GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS, MASTER_PORT.
+# Environment: GPUS, GPUS_PER_NODE, CPUS_PER_TASK, SRUN_ARGS, PORT.
 set -euo pipefail
 
 if [ $# -lt 4 ]; then
@@ -12,6 +12,7 @@ GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 CPUS_PER_TASK=${CPUS_PER_TASK:-5}
 # SRUN_ARGS holds several words.
 read -ra EXTRA <<< "${SRUN_ARGS:-}"
+export MASTER_PORT=${MASTER_PORT:-${PORT:-29500}}
 TOOLS=$(cd "$(dirname "$0")" && pwd)
 
 PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" exec srun -p "$1" \

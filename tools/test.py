@@ -5,6 +5,7 @@ import os
 from copy import deepcopy
 
 from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.fileio import dump
 
@@ -29,7 +30,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder for painted predictions')
-    parser.add_argument('--interval', type=int, default=1, help='paint one image in this many')
+    parser.add_argument(
+        '--interval', type=int, default=1, help='paint one image in this many (classification)'
+    )
     parser.add_argument('--wait-time', type=float, default=2, help='seconds per window')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument(
@@ -73,6 +76,10 @@ def set_visualization(cfg: Config, args: argparse.Namespace, is_classification: 
     hook = cfg.default_hooks.get('visualization')
     if hook is None:
         raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
+    if not is_classification and args.interval != 1:
+        raise ValueError("mmseg's hook paints every image in testing: --interval is not for it")
+    if not is_classification and args.show and args.show_dir:
+        raise ValueError("mmseg's hook either shows or saves: give --show or --show-dir")
     hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
     if is_classification and args.tta:
         raise ValueError('mmpretrain cannot paint augmented images: use --show-dir without --tta')
@@ -107,7 +114,7 @@ def main() -> None:
     if args.out and args.out_item != 'metrics' and not writes_maps:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     metrics = runner.test()
-    if args.out_item == 'metrics':
+    if args.out_item == 'metrics' and is_main_process():
         dump(metrics, args.out)
 
 

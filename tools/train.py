@@ -60,6 +60,11 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     if args.auto_scale_lr:
         if 'auto_scale_lr' not in cfg:
             raise ValueError('--auto-scale-lr needs auto_scale_lr.base_batch_size in the config')
+        if any('eta_max' in scheduler for scheduler in cfg.get('param_scheduler') or ()):
+            raise ValueError(
+                '--auto-scale-lr has no effect under OneCycleLR, which sets the learning rate by '
+                'itself: override param_scheduler.0.eta_max and optim_wrapper.optimizer.lr'
+            )
         cfg.auto_scale_lr.enable = True
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)

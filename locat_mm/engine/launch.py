@@ -4,6 +4,7 @@ import difflib
 import inspect
 import os
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import torch
@@ -23,6 +24,12 @@ _KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) | {
     *('auto_scale_lr', 'compile', 'custom_imports', 'dataset_source', 'find_unused_parameters'),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
+#: What mmengine's and mmpretrain's optimizer constructors read; they ignore the rest.
+_PARAMWISE_KEYS = frozenset(
+    ('bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult')
+    + ('decay_rate', 'decay_type', 'dwconv_decay_mult', 'flat_decay_mult', 'layer_decay_rate')
+    + ('norm_decay_mult', 'num_layers')
+)
 #: Variables of stock configs that happen to look like one of those.
 _VARIABLES = {
     *('dataset_type', 'gallery_dataloader', 'pipeline'),
@@ -50,7 +57,9 @@ def load_config(path: str, overrides: dict | None = None, work_dir: str | None =
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    _check_keys(cfg, path)
+    _check_keys(cfg, _KNOWN_KEYS, _VARIABLES, path)
+    paramwise = cfg.get('optim_wrapper', {}).get('paramwise_cfg') or {}
+    _check_keys(paramwise, _PARAMWISE_KEYS, frozenset(), f'{path}: paramwise_cfg')
     return cfg
 
 
@@ -64,7 +73,8 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     Raises:
         FileNotFoundError: if a data set or a checkpoint is not there.
         RuntimeError: if mixed precision is asked for without an accelerator.
-        ValueError: if the checkpoint to test or to resume from is of another model.
+        ValueError: if the checkpoint to test or to resume from is of another model, or nothing
+            of the one to start from (``load_from``) fits; what else does not fit is logged.
     """
     _check_data(cfg, ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader'))
     _check_amp(cfg, testing=checkpoint is not None)
@@ -74,19 +84,22 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     # where torch does not know it as plain data.
     torch.serialization.add_safe_globals([OneCycleParamScheduler])
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    source = checkpoint or _resumed_file(cfg)
+    source = checkpoint or _resumed_file(cfg) or cfg.get('load_from')
     if source is not None:
         model = runner.model
         while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
-        check_fit(model, read_state_dict(source), source)
+        must_fit = checkpoint is not None or cfg.get('resume', False)
+        check_fit(model, read_state_dict(source), source, strict=must_fit)
     return runner
 
 
-def _check_keys(keys: Iterable[str], path: str) -> None:
+def _check_keys(
+    keys: Iterable[str], known: AbstractSet[str], variables: AbstractSet[str], path: str
+) -> None:
     for key in keys:
-        close = difflib.get_close_matches(key, _KNOWN_KEYS, n=1, cutoff=0.8)
-        if close and key not in _KNOWN_KEYS | _VARIABLES:
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if close and key not in known | variables:
             raise ValueError(
                 f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
                 'A variable of your own needs a less similar name.'

@@ -26,7 +26,13 @@ class GaussianBlock(Block):
 
         Returns:
             tokens ``[B, N, C]``.
+
+        Raises:
+            ValueError: without a grid. A host's own loop over its blocks passes none, and the
+                grid that it was built for may have as many patches as the image's.
         """
+        if grid_size is None:
+            raise ValueError('an augmented block needs grid_size=(rows, columns) with every call')
         attended = self.attn(self.norm1(x), attn_mask, is_causal, grid_size)
         x = x + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

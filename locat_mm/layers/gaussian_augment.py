@@ -3,6 +3,7 @@
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from timm.layers import trunc_normal_
@@ -64,7 +65,7 @@ class GaussianAugment(nn.Module):
             variance ``[B, heads, H·W, 2]`` (rows, columns; squared patches) and alpha
             ``[B, heads, H·W]`` (logits).
         """
-        with torch.autocast(device_type=q.device.type, enabled=False):
+        with _no_autocast(q.device.type):
             dtype = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
             q = q.to(dtype)
             logits = F.linear(q, self.log_var.weight.to(dtype), self.log_var.bias.to(dtype))
@@ -76,3 +77,10 @@ class GaussianAugment(nn.Module):
 
     def extra_repr(self) -> str:
         return f'grid_size={self.grid_size}, eps={self.eps}'
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    # The meta device, on which FLOPs are counted, knows no autocast.
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()

@@ -64,11 +64,19 @@ def gaussian_attention(
         )
     if backend is None:
         backend = 'eager'
+    bias_kwargs = dict(
+        variance=variance,
+        alpha=alpha,
+        grid_size=grid_size,
+        num_prefix_tokens=num_prefix_tokens,
+        eps=eps,
+        max_sq_distance=max_sq_distance,
+    )
     return get_backend(backend)(
         q,
         k,
         v,
-        (variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance),
+        bias_kwargs,
         scale=q.shape[-1] ** -0.5 if scale is None else scale,
         attn_bias=attn_bias,
         dropout_p=dropout_p,
@@ -86,8 +94,8 @@ def get_backend(name: str) -> Callable[..., Tensor]:
     return BACKENDS[name]
 
 
-def _eager(q, k, v, bias_args, *, scale, attn_bias, dropout_p) -> Tensor:
-    bias = gaussian_bias(*bias_args)
+def _eager(q, k, v, bias_kwargs, *, scale, attn_bias, dropout_p) -> Tensor:
+    bias = gaussian_bias(**bias_kwargs)
     if attn_bias is not None:
         bias = _add(bias, attn_bias)
     # A float32 mask with half-precision q is misread by some CUDA kernels.
@@ -105,9 +113,9 @@ def _eager(q, k, v, bias_args, *, scale, attn_bias, dropout_p) -> Tensor:
         )
 
 
-def _naive(q, k, v, bias_args, *, scale, attn_bias, dropout_p) -> Tensor:
+def _naive(q, k, v, bias_kwargs, *, scale, attn_bias, dropout_p) -> Tensor:
     logits = (q @ k.transpose(-2, -1)) * scale
-    logits = logits + naive_gaussian_bias(*bias_args)
+    logits = logits + naive_gaussian_bias(**bias_kwargs)
     if attn_bias is not None:
         logits = _add(logits, attn_bias)
     weights = F.dropout(logits.softmax(dim=-1), dropout_p)

@@ -176,6 +176,17 @@ def test_without_prr_the_last_blocks_gaug_learns_nothing_from_cls(image):
                 assert learns == (prr or index < 2), (prr, index)
 
 
+def test_runs_on_the_meta_device():
+    with torch.device('meta'):
+        assert make(out_type='featmap')(torch.empty(1, 3, 32, 48))[0].shape == (1, 24, 4, 6)
+
+
+def test_a_hosts_own_loop_is_refused(image):
+    """timm's forward_features hands on no grid; guessing one would give wrong numbers."""
+    with pytest.raises(ValueError, match='needs grid_size'):
+        make().forward_features(image)
+
+
 def test_batch_of_one_and_a_single_patch():
     out = make(out_type='featmap')(torch.randn(1, 3, 8, 8))[0]
     assert out.shape == (1, 24, 1, 1) and out.isfinite().all()

@@ -46,6 +46,12 @@ def test_neck_mistakes_are_named():
         PatchRepresentationRefinement(3, 'max')
     with pytest.raises(ValueError, match="pool='prefix' needs prefix tokens"):
         PatchRepresentationRefinement(3, 'prefix', num_prefix_tokens=0)
+    with pytest.raises(ValueError, match="pool='prefix' needs prefix tokens"):
+        PatchRepresentationRefinement(3, 'prefix')
+    with pytest.raises(ValueError, match='needs a class token'):
+        PatchRepresentationRefinement(3, num_prefix_tokens=0)
+    with pytest.raises(ValueError, match='pool is None'):
+        PatchRepresentationRefinement(3, None, norm_cfg=dict(type='LN'), norm_channels=3)
     with pytest.raises(ValueError, match='both or neither'):
         PatchRepresentationRefinement(3, 'avg', norm_cfg=dict(type='LN'))
     neck = PatchRepresentationRefinement(3)

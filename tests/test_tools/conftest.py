@@ -1,6 +1,7 @@
 """A small digit_scenes in a working directory of its own, and the tools run there."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,10 @@ class Workplace:
 
     @property
     def env(self) -> dict:
-        return {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1'}
+        with socket.socket() as free:
+            free.bind(('127.0.0.1', 0))
+            port = str(free.getsockname()[1])
+        return {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PORT': port}
 
     def run(self, script: str, *args, fails: bool = False) -> str:
         """Run a tool; return what it printed."""

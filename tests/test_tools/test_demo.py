@@ -1,8 +1,11 @@
 """The demo's wiring, its table and its picture; not its numbers."""
 
 import json
+import sys
 
 import cv2
+
+from .conftest import ROOT
 
 
 def test_demo_runs_end_to_end(workplace):
@@ -21,27 +24,24 @@ def test_demo_runs_end_to_end(workplace):
     assert 'already done' in workplace.run('demo/run.py', '--smoke')
 
 
-def test_ablation_averages_over_seeds(workplace):
-    # Results that are there are not computed again: three rows of made-up numbers, two seeds.
+def test_ablation_averages_over_seeds(workplace, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    monkeypatch.chdir(workplace.folder)
+    import run
+
+    # Results that are there are not computed again: made-up numbers, two seeds.
     folder = workplace.folder / 'work_dirs' / 'demo_ablation'
-    rows = {
-        'vit': 'ViT',
-        'ablation/vit_gaug': 'ViT + GAug',
-        'ablation/vit_prr': 'ViT + PRR',
-        'locatvit': 'LocAtViT',
-        'ablation/vit_gap': 'ViT + GAP',
-        'ablation/vit_nopos': 'ViT - position embedding',
-        'ablation/locatvit_nopos': 'LocAtViT - position embedding',
-    }
-    for stem, name in rows.items():
+    for row in run.ABLATION:
         for seed, top1 in ((0, 80.0), (1, 84.0)):
-            result = dict(name=name, top1=top1, miou=20.0 + seed, params=7, seconds=3.0)
-            file = folder / stem / f'seed{seed}' / 'result.json'
+            result = dict(name=row.name, top1=top1, miou=20.0 + seed, params=7, seconds=3.0)
+            file = folder / row.stem / f'seed{seed}' / 'result.json'
             file.parent.mkdir(parents=True)
             file.write_text(json.dumps(result))
+            file.with_name('fingerprint').write_text(run.fingerprint(row, smoke=False))
     printed = workplace.run('demo/run.py', '--ablation', '--seeds', 2)
     summary = json.loads((folder / 'summary.json').read_text())
-    assert [row['name'] for row in summary] == list(rows.values())
+    assert [row['name'] for row in summary] == [row.name for row in run.ABLATION]
+    assert len(summary) == 7
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
     assert '82.00 ± 2.83' in printed

@@ -1,4 +1,4 @@
-"""The embedded data: layout, determinism, no handwriting in both splits."""
+"""The embedded data: layout, determinism, no scan in both splits."""
 
 import cv2
 import numpy as np
@@ -45,7 +45,7 @@ def test_scenes_hold_several_digits_with_masks(workplace):
         assert image[mask > 0].mean() > image[mask == 0].mean() + 40
 
 
-def test_no_handwriting_is_in_both_splits():
+def test_no_scan_is_in_both_splits():
     import importlib.util
 
     path = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
@@ -64,3 +64,12 @@ def test_sizes_that_cannot_be_drawn_are_refused(workplace):
     script = 'dataset_converters/digit_scenes.py'
     assert 'at least 16 px' in workplace.run(script, '--scene-size', 24, fails=True)
     assert 'must be positive' in workplace.run(script, '--cells', 0, fails=True)
+
+
+def test_other_peoples_folders_are_not_replaced(workplace):
+    folder = workplace.folder / 'precious'
+    folder.mkdir()
+    (folder / 'imagenet.tar').write_text('all of it')
+    script = 'dataset_converters/digit_scenes.py'
+    assert 'is no digit_scenes' in workplace.run(script, '--out-dir', folder, fails=True)
+    assert (folder / 'imagenet.tar').exists()

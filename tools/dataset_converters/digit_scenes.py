@@ -7,11 +7,13 @@ that ship with scikit-learn (1,797 real 8×8 scans):
 * ``scenes/{images,annotations}/{training,validation}/*.png``: several digits of different
   classes; in the mask 0 is background and 1 + d the convex hull of digit d.
 
-Source digits are split before anything is composed, so no handwriting is in both train and
-validation. The same seed writes the same files.
+Scans are split before anything is composed, so none is in both train and validation. The same
+seed writes the same files; ``meta.json`` says what they were written with.
 """
 
 import argparse
+import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -123,6 +125,11 @@ def write(path: Path, image: np.ndarray) -> None:
         raise OSError(f'could not write {path}')
 
 
+def source_hash() -> str:
+    """Changes with this file, and so with the images that it writes."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -133,7 +140,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--scene-size', type=int, default=72, help='side of a scene, px')
     parser.add_argument('--cells', type=int, default=2, help='digits along a side of a scene')
     parser.add_argument(
-        '--objects', type=int, nargs=2, default=(8000, 1000), metavar=('TRAIN', 'VAL')
+        '--objects', type=int, nargs=2, default=(12000, 1000), metavar=('TRAIN', 'VAL')
     )
     parser.add_argument(
         '--scenes', type=int, nargs=2, default=(2000, 300), metavar=('TRAIN', 'VAL')
@@ -146,6 +153,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--cells {args.cells} needs more than {NUM_CLASSES} different digits')
     if min(args.object_size, args.scene_size // args.cells) < 16:
         parser.error('a digit needs at least 16 px: enlarge the images or use fewer cells')
+    if args.out_dir.exists() and not (args.out_dir / 'meta.json').exists():
+        parser.error(f'{args.out_dir} exists and is no digit_scenes: choose another --out-dir')
     return args
 
 
@@ -167,6 +176,8 @@ def main() -> None:
             image, mask = make_scene(rng, source, args.scene_size, args.cells)
             write(partial / 'scenes' / 'images' / long_split / f'{i:05d}.png', image)
             write(partial / 'scenes' / 'annotations' / long_split / f'{i:05d}.png', mask)
+    settings = {key: str(value) for key, value in vars(args).items() if key != 'out_dir'}
+    (partial / 'meta.json').write_text(json.dumps({'source': source_hash(), **settings}))
     shutil.rmtree(args.out_dir, ignore_errors=True)
     partial.rename(args.out_dir)
     print(f'digit_scenes written to {args.out_dir}')

@@ -6,6 +6,7 @@ interrupted run continues where it stopped.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -13,17 +14,23 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from figure import draw
+from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
+from locat_mm.checkpoint import read_state_dict
+
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path('data/digit_scenes')
+PARTS = ('classify', 'segment')
 #: what a log line of mmengine says of the progress
 PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
 #: ``--smoke``: a few updates, to see that everything is wired
@@ -84,35 +91,49 @@ def call(label: str, log: Path, script: str, *args: str) -> None:
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
+def fingerprint(row: Row, smoke: bool) -> str:
+    """Changes with whatever a result depends on but the seed: configs, data, scale."""
+    configs = [Config.fromfile(config_path(row, part)).to_dict() for part in PARTS]
+    meta = (DATA / 'meta.json').read_text()
+    return hashlib.sha256(repr((configs, meta, smoke)).encode()).hexdigest()
+
+
+def config_path(row: Row, part: str) -> Path:
+    return ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py'
+
+
 def run_row(row: Row, work_dir: Path, seed: int, smoke: bool) -> dict:
-    """Pretrain and decode one model.
+    """Pretrain and decode one model, or continue where an earlier run stopped.
 
     Returns:
         ``name``, ``top1`` and ``miou`` (percent), ``params`` (of the backbone) and
-        ``seconds`` (training, both parts).
+        ``seconds`` (wall time of training, both parts).
     """
-    result_file = work_dir / 'result.json'
+    mark, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
+    current = fingerprint(row, smoke)
+    if work_dir.exists() and (not mark.exists() or mark.read_text() != current):
+        print(f'{row.name}, seed {seed}: configs or data have changed, so it runs anew')
+        shutil.rmtree(work_dir)
     if result_file.exists():
-        print(f'  {row.name}, seed {seed}: already done')
+        print(f'{row.name}, seed {seed}: already done')
         return json.loads(result_file.read_text())
+    work_dir.mkdir(parents=True, exist_ok=True)
+    mark.write_text(current)
     metrics, checkpoints = {}, {}
-    spent = 0.0
-    for part in ('classify', 'segment'):
+    for part in PARTS:
         label = f'{row.name}, seed {seed}, {part}'
         print(f'{label} ...', flush=True)
-        config = str(ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py')
-        part_dir = work_dir / part
+        config, part_dir = str(config_path(row, part)), work_dir / part
         options = [f'randomness.seed={seed}', *(SMOKE[part] if smoke else ())]
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
-        start = time.monotonic()
-        call(
-            label,
-            part_dir / 'train.txt',
-            'train.py',
-            *(config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options),
-        )
-        spent += time.monotonic() - start
+        with added_to(work_dir / 'seconds'):
+            call(
+                label,
+                part_dir / 'train.txt',
+                'train.py',
+                *(config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options),
+            )
         checkpoints[part] = (part_dir / 'last_checkpoint').read_text().strip()
         out = part_dir / 'metrics.json'
         call(
@@ -128,16 +149,25 @@ def run_row(row: Row, work_dir: Path, seed: int, smoke: bool) -> dict:
         top1=round(metrics['classify']['accuracy/top1'], 2),
         miou=round(metrics['segment']['mIoU'], 2),
         params=count_parameters(checkpoints['classify']),
-        seconds=round(spent, 1),
+        seconds=round(float((work_dir / 'seconds').read_text()), 1),
     )
     result_file.write_text(json.dumps(result))
     return result
 
 
+@contextmanager
+def added_to(file: Path) -> Iterator[None]:
+    """Add the time spent inside to the seconds in a file, also when interrupted."""
+    before = float(file.read_text()) if file.exists() else 0.0
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        file.write_text(str(before + time.monotonic() - start))
+
+
 def count_parameters(checkpoint: str) -> int:
     """Parameters of the backbone in a checkpoint."""
-    from locat_mm.checkpoint import read_state_dict
-
     state = read_state_dict(checkpoint)
     return sum(value.numel() for key, value in state.items() if key.startswith('backbone.'))
 
@@ -192,8 +222,10 @@ def main() -> None:
         work_dir = work_dir.with_name(f'{work_dir.name}_smoke')
     if args.fresh:
         shutil.rmtree(work_dir, ignore_errors=True)
-    if not DATA.exists():
-        converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
+    converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
+    meta = DATA / 'meta.json'
+    source = hashlib.sha256(converter.read_bytes()).hexdigest()
+    if not meta.exists() or json.loads(meta.read_text())['source'] != source:
         subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
     rows = ABLATION if args.ablation else DEMO
     seeds = range(args.seeds if args.ablation else 1)
@@ -213,16 +245,16 @@ def main() -> None:
     summary_file = work_dir / 'summary.json'
     summary_file.write_text(json.dumps(summary, indent=2) + '\n')
     show(summary)
-    print(f'table: {summary_file}')
+    print(f'Two models trained at a time, one thread each. Table: {summary_file}')
     if not args.ablation:
         models = {
             row.name: (
-                ROOT / 'configs' / 'demo' / f'{row.stem}_segment.py',
+                config_path(row, 'segment'),
                 work_dir / row.stem / 'seed0' / 'segment',
             )
             for row in rows
         }
-        print(f'picture: {draw(models, DATA / "scenes", work_dir / "demo.png")}')
+        print(f'Picture: {draw(models, DATA / "scenes", work_dir / "demo.png")}')
 
 
 if __name__ == '__main__':

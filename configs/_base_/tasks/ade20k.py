@@ -105,6 +105,7 @@ model = dict(
     test_cfg=dict(mode='whole'),
 )
 
+auto_scale_lr = dict(base_batch_size=32, enable=False)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),

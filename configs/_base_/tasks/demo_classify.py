@@ -10,7 +10,7 @@ train_pipeline = [
     dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
     dict(type='PackInputs'),
 ]
-test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+test_pipeline = train_pipeline
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
@@ -75,4 +75,4 @@ param_scheduler = [
 train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=5)
 val_cfg = dict()
 test_cfg = dict()
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=1))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2))

@@ -33,13 +33,21 @@ train_pipeline = [
     ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
-        type='RandAugment',
-        policies='timm_increasing',
-        num_policies=2,
-        total_level=10,
-        magnitude_level=9,
-        magnitude_std=0.5,
-        hparams=dict(pad_val=fill, interpolation='bicubic'),
+        type='RandomChoice',
+        transforms=[
+            [
+                dict(
+                    type='RandAugment',
+                    policies='timm_increasing',
+                    num_policies=2,
+                    total_level=10,
+                    magnitude_level=9,
+                    magnitude_std=0.5,
+                    hparams=dict(pad_val=fill, interpolation=interpolation),
+                )
+            ]
+            for interpolation in ('bilinear', 'bicubic')
+        ],
     ),
     dict(
         type='RandomErasing',
@@ -55,6 +63,7 @@ train_pipeline = [
 # Bicubic, crop ratio 0.9: 224 / 0.9 = 248.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
     dict(type='ResizeEdge', scale=248, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=224),
     dict(type='PackInputs'),

@@ -1,10 +1,12 @@
 """LocAtViT and its plain baselines on timm's ``VisionTransformer`` (arXiv 2603.04892)."""
 
 import copy
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -134,6 +136,13 @@ class LocAtViT(VisionTransformer, BaseModule):
         if not self.is_init and init_from_pretrained(self, self.init_cfg):
             self._is_init = True
             return
+        if self.frozen:
+            print_log(
+                f'{type(self).__name__} is frozen and init_cfg names no pretrained weights: '
+                'unless a checkpoint is loaded later, its features are random',
+                'current',
+                logging.WARNING,
+            )
         BaseModule.init_weights(self)
 
     def train(self, mode: bool = True) -> 'LocAtViT':

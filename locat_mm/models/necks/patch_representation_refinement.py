@@ -20,14 +20,16 @@ class PatchRepresentationRefinement(BaseModule):
         num_heads: heads, the backbone's; must divide the channels.
         pool: ``'cls_token'`` the first token, ``'avg'`` the mean patch, ``'prefix'`` the
             prefix tokens concatenated, None all tokens or the map.
-        num_prefix_tokens: tokens in front of the patches; 0 for maps.
+        num_prefix_tokens: tokens in front of the patches, for ``'avg'`` (0 by default: such
+            models have no class token) and ``'prefix'`` (to be given).
         norm_cfg: norm after the pooling, which models with ``pool='avg'`` have in place of
             the backbone's final norm, e.g. ``dict(type='LN', eps=1e-6)``.
         norm_channels: channels of that norm; given together with ``norm_cfg``.
         init_cfg: mmengine's.
 
     Raises:
-        ValueError: for an unknown ``pool``, or one that lacks the tokens it reads.
+        ValueError: for an unknown ``pool``, one that lacks the tokens it reads, or a norm without
+            a pooling or without channels.
     """
 
     POOLS = ('cls_token', 'avg', 'prefix', None)
@@ -36,7 +38,7 @@ class PatchRepresentationRefinement(BaseModule):
         self,
         num_heads: int,
         pool: str | None = 'cls_token',
-        num_prefix_tokens: int = 1,
+        num_prefix_tokens: int | None = None,
         norm_cfg: dict | None = None,
         norm_channels: int | None = None,
         init_cfg: dict | None = None,
@@ -44,13 +46,17 @@ class PatchRepresentationRefinement(BaseModule):
         super().__init__(init_cfg)
         if pool not in self.POOLS:
             raise ValueError(f'unknown pool {pool!r}; choose from {self.POOLS}')
-        if pool in ('cls_token', 'prefix') and num_prefix_tokens < 1:
-            raise ValueError(f'pool={pool!r} needs prefix tokens, got {num_prefix_tokens=}')
+        if pool == 'prefix' and not num_prefix_tokens:
+            raise ValueError(f"pool='prefix' needs prefix tokens, got {num_prefix_tokens=}")
+        if pool == 'cls_token' and num_prefix_tokens == 0:
+            raise ValueError("pool='cls_token' needs a class token, got num_prefix_tokens=0")
+        if pool is None and norm_cfg is not None:
+            raise ValueError(f'the norm comes after a pooling, and pool is None: {norm_cfg=}')
         if (norm_cfg is None) != (norm_channels is None):
             raise ValueError(f'give both or neither of {norm_cfg=} and {norm_channels=}')
         self.num_heads = num_heads
         self.pool = pool
-        self.num_prefix_tokens = num_prefix_tokens
+        self.num_prefix_tokens = num_prefix_tokens or 0
         self.norm = build_norm_layer(norm_cfg, norm_channels)[1] if norm_cfg else nn.Identity()
 
     def forward(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
