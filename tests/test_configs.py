@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope, init_default_scope
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 
 from locat_mm.engine import build_runner, load_config
 from locat_mm.registry import MODELS
@@ -22,12 +22,6 @@ CONFIGS = sorted(
 
 def short(path: Path) -> str:
     return str(path.relative_to(ROOT / 'configs'))
-
-
-@pytest.fixture(autouse=True)
-def restore_scope():
-    yield
-    DefaultScope._instance_dict.clear()
 
 
 def load(name: str) -> Config:

@@ -133,12 +133,12 @@ def test_a_checkpoint_of_another_model_is_refused(workplace, pretrained):
     log = workplace.run('test.py', demo_config('vit_classify'), pretrained[0], fails=True)
     assert 'is a checkpoint of another model' in log
     assert 'unexpected: backbone.blocks.0.attn.gaug.log_var.weight' in log
-    work_dir = workplace.folder / 'other'
+    work_dir = workplace.folder / 'foreign'
     work_dir.mkdir()
     shutil.copy(pretrained[0], work_dir / 'epoch_2.pth')
     (work_dir / 'last_checkpoint').write_text(str(work_dir / 'epoch_2.pth'))
     log = workplace.run(
-        'train.py', demo_config('vit_classify'), '--work-dir', 'other', '--resume', fails=True
+        'train.py', demo_config('vit_classify'), '--work-dir', 'foreign', '--resume', fails=True
     )
     assert 'is a checkpoint of another model' in log
 
