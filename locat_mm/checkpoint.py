@@ -128,8 +128,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     try:
         content = load_file(path) if path.suffix == '.safetensors' else _load_plain_data(path)
     except _UNREADABLE as error:
+        # torch's own text goes on to advise the unsafe load.
+        reason = str(error).rpartition('WeightsUnpickler error: ')[2].partition('\n')[0]
         raise ValueError(
-            f'{path} cannot be read as weights alone, and nothing else is executed: {error}'
+            f'{path} cannot be read as weights alone, and nothing else is executed: {reason}'
         ) from error
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):

@@ -95,6 +95,26 @@ def test_position_embeddings_are_resized_as_timm_resizes_them():
     torch.testing.assert_close(ours.pos_embed, theirs.pos_embed)
 
 
+def test_a_grid_of_another_shape_and_the_same_count_is_resized():
+    theirs = timm.create_model('vit_tiny_patch16_224', img_size=64, depth=1, num_classes=0)
+    ours = LocAtViT(dict(embed_dim=192, depth=1, num_heads=3), img_size=(32, 128), gaug=False)
+    load_official(ours, theirs.state_dict())  # 4×4 to 2×8 patches
+    theirs.set_input_size((32, 128))
+    torch.testing.assert_close(ours.pos_embed, theirs.pos_embed)
+
+
+def test_reading_leaves_torchs_allowlist_as_it_was(golden, tmp_path):
+    file = tmp_path / 'weights.pth'
+    torch.save(golden.state_dict, file)
+    torch.serialization.add_safe_globals([argparse.Namespace])
+    try:
+        before = set(map(repr, torch.serialization.get_safe_globals()))
+        read_state_dict(file)
+        assert set(map(repr, torch.serialization.get_safe_globals())) == before
+    finally:
+        torch.serialization.clear_safe_globals()
+
+
 def broken(state, problem):
     state = dict(state)
     if problem == 'missing':
@@ -176,6 +196,10 @@ def test_unreadable_files_are_named(golden, tmp_path):
         cut.write_bytes(whole.read_bytes()[:500])
         with pytest.raises(ValueError, match=f'cut{suffix} cannot be read'):
             read_state_dict(cut)
+    for garbage in (b'.', b't.', b'(.', b'\x80\x02}q'):
+        cut.with_suffix('.pth').write_bytes(garbage)
+        with pytest.raises(ValueError, match='cannot be read'):
+            read_state_dict(cut.with_suffix('.pth'))
     torch.save([1, 2], whole)
     with pytest.raises(ValueError, match='holds no state dict: list'):
         read_state_dict(whole)

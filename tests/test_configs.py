@@ -250,3 +250,25 @@ def test_ade20k_learning_rate(tmp_path, monkeypatch):
     assert found[4999] == pytest.approx(1e-3, rel=1e-3)
     assert found[12500] == pytest.approx(5e-4, rel=0.01)
     assert found[19999] == pytest.approx(1e-11, rel=1e-2)
+
+
+def test_layer_wise_decay_through_mmpretrains_constructor():
+    cfg = load('locat/locatvit_tiny_imagenet.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    settings = Config(
+        dict(
+            wrapper=dict(
+                optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.05),
+                constructor='LearningRateDecayOptimWrapperConstructor',
+                paramwise_cfg=dict(layer_decay_rate=0.5),
+            )
+        )
+    )
+    groups = build_optim_wrapper(model, settings.wrapper).optimizer.param_groups
+    rates = {group['param_name']: group['lr'] for group in groups}
+    # 12 blocks between the embeddings and what comes after: 14 depths.
+    assert rates['backbone.patch_embed.proj.weight'] == 0.5**13
+    assert rates['backbone.blocks.0.attn.gaug.log_var.weight'] == 0.5**12
+    assert rates['backbone.blocks.11.mlp.fc1.weight'] == 0.5
+    assert rates['backbone.norm.weight'] == rates['head.fc.weight'] == 1.0

@@ -1,6 +1,9 @@
 """One clear error per mistake, before any work is lost."""
 
+import argparse
+import os
 import re
+import runpy
 from pathlib import Path
 
 import cv2
@@ -32,6 +35,9 @@ NO_WORKERS = {
     'val_dataloader.persistent_workers': False,
     'param_scheduler': None,
 }
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def write_objects(folder, label=0):
@@ -170,6 +176,44 @@ def test_a_pretrained_backbone_that_does_not_fit_stops_the_run(demo, tmp_path, m
         train(demo['segment'], {'model.backbone.init_cfg.checkpoint': str(file)}.items())
     with pytest.raises(FileNotFoundError, match='no checkpoint at .*nowhere.pth'):
         train(demo['segment'], {'model.backbone.init_cfg.checkpoint': 'nowhere.pth'}.items())
+
+
+def test_a_checkpoint_to_start_from_is_read_safely(demo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_objects(tmp_path)
+    executed, file = tmp_path / 'executed', tmp_path / 'start.pth'
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(executed),)
+
+    torch.save({'state_dict': {}, 'x': Hostile()}, file)
+    cfg = load_config(demo['classify'], {'load_from': str(file)})
+    with pytest.raises(ValueError, match='nothing else is executed'):
+        build_runner(cfg)
+    assert not executed.exists()
+    torch.save({'layer1.conv.weight': torch.ones(1)}, file)
+    with pytest.raises(ValueError, match='unexpected: layer1.conv.weight'):
+        build_runner(cfg)
+    cfg.load_from = 'https://somewhere/epoch_300.pth'
+    with pytest.raises(ValueError, match='is an address: download'):
+        build_runner(cfg)
+
+
+def test_auto_scale_lr_under_one_cycle_is_refused(demo):
+    train_tool = runpy.run_path(str(ROOT / 'tools' / 'train.py'))
+    cfg = load_config(demo['segment'], {'auto_scale_lr.base_batch_size': 16})
+    args = argparse.Namespace(
+        launcher='none',
+        no_validate=False,
+        amp=False,
+        resume=None,
+        auto_scale_lr=True,
+        no_pin_memory=False,
+        no_persistent_workers=False,
+    )
+    with pytest.raises(ValueError, match='no effect under OneCycleLR'):
+        train_tool['merge_args'](cfg, args)
 
 
 @pytest.mark.parametrize(
