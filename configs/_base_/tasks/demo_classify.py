@@ -47,7 +47,8 @@ model = dict(
     head=dict(
         type='LinearClsHead',
         num_classes=num_classes,
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+        # torch's own, larger initialisation: with 10 classes the usual 0.02 costs an epoch.
+        init_cfg=None,
         loss=dict(type='CrossEntropyLoss'),
     ),
 )
