@@ -2,7 +2,7 @@ _base_ = ['../_base_/models/demo_locatvit.py', '../_base_/tasks/demo_segment.py'
 
 pretrained = dict(
     type='Pretrained',
-    checkpoint='work_dirs/locatvit_classify/epoch_10.pth',
+    checkpoint='work_dirs/locatvit_classify/epoch_8.pth',
     prefix='backbone.',
 )
 model = dict(

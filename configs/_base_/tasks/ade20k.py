@@ -1,6 +1,6 @@
 # ADE20K (150 classes), frozen backbone and linear decoder, 20k iterations, 8 GPUs × 4 images:
 # the authors' recipe.
-_base_ = ['../runtime_segment.py']
+_base_ = ['../linear_decoding.py']
 
 dataset_source = (
     'ADE20K: download https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip '
@@ -50,9 +50,7 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
-    persistent_workers=True,
     pin_memory=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -61,11 +59,8 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
     num_workers=4,
-    persistent_workers=True,
     pin_memory=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -73,43 +68,24 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
+test_dataloader = {**_base_.val_dataloader, **val_dataloader}
 
-# The last block's patch map, before the final norm and without PRR. Frozen: eval mode that
-# survives .train(), no gradients.
-frozen_features = dict(out_type='featmap', final_norm=False, frozen=True)
 model = dict(
-    type='EncoderDecoder',
     # ImageNet's mean and std for every model.
     data_preprocessor=dict(
-        type='SegDataPreProcessor',
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
         size=crop_size,
         # Whole images are padded to the patch here, so that mmseg crops the padding again.
         test_cfg=dict(size_divisor=16),
     ),
     decode_head=dict(
-        type='locat_mm.LinearSegHead',
         channels=512,
         num_classes=num_classes,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss'),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
 
 auto_scale_lr = dict(base_batch_size=32, enable=False)
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
-)
 # One cycle, linear both ways: 1e-7 up to 1e-3 over a quarter, down to 1e-11.
 param_scheduler = [
     dict(
@@ -123,6 +99,4 @@ param_scheduler = [
         by_epoch=False,
     )
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=2000)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+train_cfg = dict(max_iters=20000, val_interval=2000)

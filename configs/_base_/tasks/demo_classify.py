@@ -1,5 +1,5 @@
 # digit_scenes' objects: image labels alone. ImageNet's part in the demo.
-_base_ = ['../runtime_pretrain.py']
+_base_ = ['../pretraining.py']
 
 dataset_source = 'digit_scenes: run python tools/dataset_converters/digit_scenes.py'
 data_root = 'data/digit_scenes/objects'
@@ -14,10 +14,6 @@ test_pipeline = train_pipeline
 train_dataloader = dict(
     batch_size=64,
     num_workers=1,
-    persistent_workers=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='CustomDataset',
         data_root=data_root,
@@ -28,24 +24,19 @@ train_dataloader = dict(
 val_dataloader = dict(
     batch_size=250,
     num_workers=1,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='CustomDataset', data_root=data_root, data_prefix='val', pipeline=test_pipeline
     ),
 )
-test_dataloader = val_dataloader
+test_dataloader = {**_base_.val_dataloader, **val_dataloader}
 val_evaluator = dict(type='Accuracy', topk=(1,))
 test_evaluator = val_evaluator
 
 model = dict(
-    type='ImageClassifier',
     data_preprocessor=dict(
-        num_classes=num_classes, mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0], to_rgb=True
+        num_classes=num_classes, mean=[127.5, 127.5, 127.5], std=[64.0, 64.0, 64.0]
     ),
     head=dict(
-        type='LinearClsHead',
         num_classes=num_classes,
         # torch's own, larger initialisation: with 10 classes the usual 0.02 costs an epoch.
         init_cfg=None,
@@ -53,16 +44,6 @@ model = dict(
     ),
 )
 
-optim_wrapper = dict(
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        flat_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        norm_decay_mult=0.0,
-        custom_keys={'.pos_embed': dict(decay_mult=0.0), '.cls_token': dict(decay_mult=0.0)},
-    ),
-    clip_grad=dict(max_norm=5.0),
-)
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=True, end=1, convert_to_iter_based=True),
     dict(
@@ -73,7 +54,5 @@ param_scheduler = [
         convert_to_iter_based=True,
     ),
 ]
-train_cfg = dict(by_epoch=True, max_epochs=10, val_interval=5)
-val_cfg = dict()
-test_cfg = dict()
+train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=4)
 default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=1, max_keep_ckpts=2))

@@ -1,5 +1,5 @@
 # digit_scenes' scenes: a linear decoder on the frozen backbone. ADE20K's part in the demo.
-_base_ = ['../runtime_segment.py']
+_base_ = ['../linear_decoding.py']
 
 dataset_source = 'digit_scenes: run python tools/dataset_converters/digit_scenes.py'
 data_root = 'data/digit_scenes/scenes'
@@ -45,8 +45,6 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=16,
     num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type='BaseSegDataset',
         data_root=data_root,
@@ -57,10 +55,7 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
-    batch_size=1,
     num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='BaseSegDataset',
         data_root=data_root,
@@ -70,38 +65,23 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = val_dataloader
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
+test_dataloader = {**_base_.val_dataloader, **val_dataloader}
 
-# As in tasks/ade20k.py: the last block's patches before the final norm and PRR, frozen.
-frozen_features = dict(out_type='featmap', final_norm=False, frozen=True)
 model = dict(
-    type='EncoderDecoder',
     data_preprocessor=dict(
-        type='SegDataPreProcessor',
         mean=[127.5, 127.5, 127.5],
         std=[64.0, 64.0, 64.0],
-        bgr_to_rgb=True,
         size=(72, 72),
         test_cfg=dict(size_divisor=8),
     ),
     decode_head=dict(
-        type='locat_mm.LinearSegHead',
         channels=128,
         num_classes=num_classes,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss'),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
 
-max_iters = 750
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=3e-3, betas=(0.9, 0.999), weight_decay=0.01),
-)
+max_iters = 600
+optim_wrapper = dict(optimizer=dict(lr=3e-3))
 param_scheduler = [
     dict(
         type='OneCycleLR',
@@ -114,7 +94,5 @@ param_scheduler = [
         by_epoch=False,
     )
 ]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=250, max_keep_ckpts=2))
+train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=200, max_keep_ckpts=2))

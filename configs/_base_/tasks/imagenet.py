@@ -1,5 +1,5 @@
 # ImageNet-1K pretraining, 300 epochs, 8 GPUs × 128 images: the authors' recipe.
-_base_ = ['../runtime_pretrain.py']
+_base_ = ['../pretraining.py']
 
 dataset_source = (
     'ImageNet-1K: register at https://image-net.org, download ILSVRC2012, and lay it out as '
@@ -71,31 +71,22 @@ test_pipeline = [
 train_dataloader = dict(
     batch_size=128,
     num_workers=8,
-    persistent_workers=True,
     pin_memory=True,
-    drop_last=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(type=dataset_type, data_root=data_root, split='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=128,
     num_workers=8,
-    persistent_workers=True,
     pin_memory=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(type=dataset_type, data_root=data_root, split='val', pipeline=test_pipeline),
 )
-test_dataloader = val_dataloader
+test_dataloader = {**_base_.val_dataloader, **val_dataloader}
 val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_evaluator = val_evaluator
 
 model = dict(
-    type='ImageClassifier',
-    data_preprocessor=dict(num_classes=num_classes, to_rgb=True),
+    data_preprocessor=dict(num_classes=num_classes),
     head=dict(
-        type='LinearClsHead',
         num_classes=num_classes,
         # timm's head initialisation
         init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
@@ -106,17 +97,7 @@ model = dict(
 
 # lr 5e-4 per 512 images; 1e-3 at the global batch of 1024.
 auto_scale_lr = dict(base_batch_size=1024, enable=False)
-optim_wrapper = dict(
-    type='AmpOptimWrapper',  # float16, dynamic loss scale
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
-    paramwise_cfg=dict(
-        flat_decay_mult=0.0,
-        bias_decay_mult=0.0,
-        norm_decay_mult=0.0,
-        custom_keys={'.pos_embed': dict(decay_mult=0.0), '.cls_token': dict(decay_mult=0.0)},
-    ),
-    clip_grad=dict(max_norm=5.0),
-)
+optim_wrapper = dict(type='AmpOptimWrapper')  # float16, dynamic loss scale
 # Linear up over 20 epochs, linear down to 1e-7, a step every update.
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-4, by_epoch=True, end=20, convert_to_iter_based=True),
@@ -131,5 +112,3 @@ param_scheduler = [
     ),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=300, val_interval=10)
-val_cfg = dict()
-test_cfg = dict()

@@ -2,7 +2,7 @@ _base_ = ['../../_base_/models/demo_vit_gap.py', '../../_base_/tasks/demo_segmen
 
 pretrained = dict(
     type='Pretrained',
-    checkpoint='work_dirs/vit_gap_classify/epoch_10.pth',
+    checkpoint='work_dirs/vit_gap_classify/epoch_8.pth',
     prefix='backbone.',
 )
 model = dict(
