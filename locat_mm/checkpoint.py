@@ -52,7 +52,8 @@ def load_official(
             executed. Position embeddings are resized when the grid differs.
         strict: raise on missing and unexpected keys instead of logging them. Keys of
             ``head``, ``norm``, ``fc_norm`` and ``norm_patches`` may stay over where the target
-            is configured without that part.
+            is configured without that part. A weight that layers share may stand once or
+            under each of its names.
 
     Returns:
         ``module``.
@@ -231,6 +232,7 @@ def _load(module: nn.Module, state: dict[str, Tensor], source: str, strict: bool
     own = {k: v for k, v in module.state_dict().items() if k.startswith(filled)}
     optional = tuple(prefix + part for part in _OPTIONAL)
     state = {k: v for k, v in state.items() if k in own or not k.startswith(optional)}
+    state = _fill_shared(module, state)
     problems, matched, is_misshapen = _compare(own, state)
     if is_misshapen or not matched or (strict and problems):
         nothing = '' if matched else ' Not one key matches.'
@@ -241,6 +243,21 @@ def _load(module: nn.Module, state: dict[str, Tensor], source: str, strict: bool
     if problems:
         print_log(f'{source} was loaded in part.{problems}', 'current', logging.WARNING)
     module.load_state_dict({k: state[k] for k in matched}, strict=False)
+
+
+def _fill_shared(module: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A weight that layers share may stand once in the source, or under each of its names."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    filled = dict(state)
+    for aliases in names.values():
+        given = [name for name in aliases if name in state]
+        if any(not torch.equal(state[name], state[given[0]]) for name in given[1:]):
+            raise ValueError(f'one weight of the target differs in the source: {", ".join(given)}')
+        if given:
+            filled.update((name, state[given[0]]) for name in aliases)
+    return filled
 
 
 def _compare(own: StateDict, given: StateDict) -> tuple[str, list[str], bool]:

@@ -9,6 +9,7 @@ import torch
 from golden import Golden
 from mmengine.config import ConfigDict
 from safetensors.torch import save_file
+from torch import nn
 
 from locat_mm import load_official
 from locat_mm.checkpoint import read_state_dict
@@ -163,6 +164,24 @@ def test_not_strict_loads_what_fits(golden):
     for problem in ('misshapen', 'other'):
         with pytest.raises(ValueError, match='does not fit'):
             load_official(backbone, broken(plain, problem), strict=False)
+
+
+def test_layer_shared_weights_are_accepted_in_either_form():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mlp = nn.Linear(2, 3)
+            self.blocks = nn.ModuleList([nn.ModuleDict({'mlp': self.mlp}) for _ in range(2)])
+
+    weights = {'weight': torch.randn(3, 2), 'bias': torch.randn(3)}
+    once = {f'mlp.{k}': v for k, v in weights.items()}
+    each = {f'blocks.{i}.mlp.{k}': v.clone() for i in range(2) for k, v in weights.items()}
+    for source in (once, each, {**once, **each}):
+        model = load_official(Shared(), source)
+        assert torch.equal(model.mlp.weight, weights['weight'])
+        assert model.blocks[1]['mlp'] is model.mlp
+    with pytest.raises(ValueError, match='differs in the source: .*blocks.1.mlp.bias'):
+        load_official(Shared(), {**each, 'blocks.1.mlp.bias': torch.ones(3)})
 
 
 def test_parts_that_the_target_lacks_may_stay_over(golden):
