@@ -76,6 +76,8 @@ def load_official(
 def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> bool:
     """``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)``, but strict.
 
+    A square position embedding of another image size is resized.
+
     Args:
         backbone: the bare backbone to load into.
         init_cfg: mmengine's; without ``Pretrained`` it is left to mmengine.
@@ -101,6 +103,9 @@ def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> b
         if not kept:
             raise ValueError(f'{path} has no key that starts with {prefix!r}: {", ".join(state)}')
         state = kept
+    ours, theirs = backbone.state_dict().get('pos_embed'), state.get('pos_embed')
+    if ours is not None and theirs is not None and ours.shape != theirs.shape:
+        state = _resize_pos_embed(backbone, state)
     _load(backbone, state, str(path), strict=True)
     print_log(f'backbone weights loaded from {path}', logger='current')
     return True

@@ -8,7 +8,9 @@ import timm
 import torch
 from golden import Golden
 from mmengine.config import ConfigDict
+from mmengine.logging import HistoryBuffer
 from safetensors.torch import save_file
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 
 from locat_mm import load_official
@@ -205,6 +207,26 @@ def test_no_pickle_is_executed(where, golden, tmp_path):
     assert not (tmp_path / 'executed').exists()
 
 
+class Fetch:
+    """Pickles as ``getattr(owner, name)``."""
+
+    def __init__(self, owner, name):
+        self.fetched = owner, name
+
+    def __reduce__(self):
+        return getattr, self.fetched
+
+
+def test_getattr_fetches_mmengines_methods_alone(golden, tmp_path):
+    file = tmp_path / 'weights.pth'
+    torch.save({'state_dict': golden.state_dict, 'x': Fetch(HistoryBuffer, 'mean')}, file)
+    assert set(read_state_dict(file)) == set(golden.state_dict)
+    for owner, name in ((HistoryBuffer, '__init__'), (torch.Tensor, 'mean')):
+        torch.save({'state_dict': golden.state_dict, 'x': Fetch(owner, name)}, file)
+        with pytest.raises(ValueError, match='nothing else is executed'):
+            read_state_dict(file)
+
+
 def test_unreadable_files_are_named(golden, tmp_path):
     with pytest.raises(FileNotFoundError, match='no checkpoint at .*nowhere.pth'):
         read_state_dict(tmp_path / 'nowhere.pth')
@@ -237,6 +259,10 @@ def test_pretrained_init_is_strict(golden, tmp_path):
 
     loaded = init(prefix='backbone.')
     assert torch.equal(loaded.pos_embed, golden.state_dict['pos_embed'])
+    larger = golden.backbone(init_cfg=loaded.init_cfg, img_size=48)
+    larger.init_weights()
+    expected = resample_abs_pos_embed(loaded.pos_embed, [6, 6], [4, 4], 1)
+    torch.testing.assert_close(larger.pos_embed, expected)
     model = segmentor(golden, init_cfg=loaded.init_cfg)
     model.init_weights()
     assert torch.equal(model.backbone.pos_embed, golden.state_dict['pos_embed'])

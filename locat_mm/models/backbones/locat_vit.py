@@ -136,7 +136,7 @@ class LocAtViT(VisionTransformer, BaseModule):
         if not self.is_init and init_from_pretrained(self, self.init_cfg):
             self._is_init = True
             return
-        if self.frozen:
+        if self.frozen and not self.is_init:
             print_log(
                 f'{type(self).__name__} is frozen and init_cfg names no pretrained weights: '
                 'unless a checkpoint is loaded later, its features are random',
