@@ -5,14 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.model import BaseModule
 from mmpretrain.models import ImageClassifier
 
-from locat_mm.models import LocAtViT
+from locat_mm.registry import MODELS
 
 GOLDEN = Path(__file__).parent / 'data' / 'golden'
 VIT_VARIANTS = (
     *('vit', 'vit_gap', 'regvit', 'nopos_vit', 'locatvit', 'locatvit_gaug_only'),
     *('locatvit_prr_only', 'locatvit_nopos', 'locatvit_gap', 'locatvit_reg4'),
+)
+VARIANTS = (
+    *VIT_VARIANTS,
+    *('swin', 'swin_shrunk', 'locatswin', 'locatswin_shrunk'),
+    *('rope_mixed_vit', 'locatvit_rope_mixed', 'jumbo', 'locatjumbo'),
 )
 
 
@@ -34,46 +40,77 @@ class Golden:
         return [f'{height}x{width}' for height, width in self.meta['sizes']]
 
     @property
+    def family(self) -> str:
+        return next((f for f in ('swin', 'rope', 'jumbo') if f in self.name), 'vit')
+
+    @property
     def gap(self) -> bool:
         return self.meta['kwargs'].get('global_pool') == 'avg'
+
+    @property
+    def gaug(self) -> bool:
+        return self.name.startswith('locat') and self.meta['kwargs'].get('gaug', True)
 
     @property
     def prr(self) -> bool:
         return self.name.startswith('locat') and self.meta['kwargs'].get('prr', True)
 
-    def vit_kwargs(self) -> dict:
-        """Arguments of our backbone for the authors' arguments."""
+    def backbone_cfg(self, **kwargs) -> dict:
+        """Our backbone for the authors' arguments."""
         theirs = self.meta['kwargs']
-        return dict(
-            arch={key: theirs[key] for key in ('embed_dim', 'depth', 'num_heads')},
-            img_size=theirs['img_size'],
-            patch_size=theirs['patch_size'],
-            gaug=self.name.startswith('locat') and theirs.get('gaug', True),
-            class_token=theirs.get('class_token', True),
-            num_registers=theirs.get('reg_tokens', 0),
-            pos_embed='none' if 'nopos' in self.name else 'learned',
-        )
+        cfg = dict(gaug=self.gaug, img_size=theirs['img_size'], patch_size=theirs['patch_size'])
+        if self.family == 'swin':
+            arch = {key: theirs[key] for key in ('embed_dim', 'depths', 'num_heads')}
+            cfg.update(type='locat_mm.LocAtSwin', window_size=theirs['window_size'])
+        else:
+            arch = {key: theirs[key] for key in ('embed_dim', 'depth', 'num_heads')}
+        if self.family == 'rope':
+            cfg.update(type='locat_mm.LocAtRoPEViT')
+        if self.family == 'jumbo':
+            cfg.update(type='locat_mm.LocAtJumbo', num_jumbo_tokens=theirs['J'])
+        if self.family == 'vit':
+            cfg.update(
+                type='locat_mm.LocAtViT',
+                class_token=theirs.get('class_token', True),
+                num_registers=theirs.get('reg_tokens', 0),
+                pos_embed='none' if 'nopos' in self.name else 'learned',
+            )
+        return {**cfg, 'arch': arch, **kwargs}
 
-    def backbone(self, **kwargs) -> LocAtViT:
-        return LocAtViT(**{**self.vit_kwargs(), **kwargs}).eval()
+    def backbone(self, **kwargs) -> BaseModule:
+        return MODELS.build(self.backbone_cfg(**kwargs)).eval()
+
+    @property
+    def head_channels(self) -> int:
+        key = 'head.fc.weight' if self.family == 'swin' else 'head.weight'
+        return self.state_dict[key].shape[1]
 
     def classifier(self, **backbone) -> ImageClassifier:
         """The whole classifier: what follows the backbone differs per variant."""
         theirs = self.meta['kwargs']
-        width, neck = theirs['embed_dim'], None
-        out = dict(out_type='avg_featmap' if self.gap else 'cls_token')
+        neck, pooled = None, self.gap or self.family == 'swin'
+        out = dict(out_type='avg_featmap' if pooled else 'cls_token')
         if self.prr:
-            out = dict(out_type='raw', final_norm=not self.gap)
+            out = dict(
+                out_type='featmap' if self.family == 'swin' else 'raw', final_norm=not self.gap
+            )
+            heads = theirs['num_heads']
             neck = dict(
                 type='locat_mm.PatchRepresentationRefinement',
-                num_heads=theirs['num_heads'],
-                pool='avg' if self.gap else 'cls_token',
-                num_prefix_tokens=0 if self.gap else 1 + theirs.get('reg_tokens', 0),
+                num_heads=heads[-1] if self.family == 'swin' else heads,
+                pool='avg' if pooled else 'cls_token',
             )
+            if self.family == 'jumbo':
+                neck.update(pool='prefix', num_prefix_tokens=theirs['J'])
             if self.gap:
-                neck.update(norm_cfg=dict(type='LN', eps=1e-6), norm_channels=width)
+                norm = dict(type='LN', eps=1e-6)
+                neck.update(norm_cfg=norm, norm_channels=theirs['embed_dim'])
         return ImageClassifier(
-            backbone=dict(type='locat_mm.LocAtViT', **{**self.vit_kwargs(), **out, **backbone}),
+            backbone=self.backbone_cfg(**out, **backbone),
             neck=neck,
-            head=dict(type='LinearClsHead', num_classes=theirs['num_classes'], in_channels=width),
+            head=dict(
+                type='LinearClsHead',
+                num_classes=theirs['num_classes'],
+                in_channels=self.head_channels,
+            ),
         ).eval()

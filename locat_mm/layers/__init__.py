@@ -1,7 +1,19 @@
 """nn.Modules on tokens, and the function that puts them into a host."""
 
-from .augment import GaussianBlock, augment_attention
-from .gaussian_attention import GaussianAugmentedAttention
+from .augment import GaussianBlock, GaussianEvaBlock, augment_attention
+from .gaussian_attention import (
+    GaussianAugmentedAttention,
+    GaussianAugmentedRopeAttention,
+    GaussianAugmentedWindowAttention,
+)
 from .gaussian_augment import GaussianAugment
 
-__all__ = ['GaussianAugment', 'GaussianAugmentedAttention', 'GaussianBlock', 'augment_attention']
+__all__ = [
+    'GaussianAugment',
+    'GaussianAugmentedAttention',
+    'GaussianAugmentedRopeAttention',
+    'GaussianAugmentedWindowAttention',
+    'GaussianBlock',
+    'GaussianEvaBlock',
+    'augment_attention',
+]

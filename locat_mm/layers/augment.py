@@ -1,12 +1,20 @@
 """The one place where GAug enters a host's attention layers."""
 
-from timm.layers import Attention
+from typing import Any
+
+from timm.layers import Attention, AttentionRope
+from timm.models.eva import EvaBlock
+from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from .gaussian_attention import GaussianAugmentedAttention
+from .gaussian_attention import (
+    GaussianAugmentedAttention,
+    GaussianAugmentedRopeAttention,
+    GaussianAugmentedWindowAttention,
+)
 
-__all__ = ['GaussianBlock', 'augment_attention']
+__all__ = ['GaussianBlock', 'GaussianEvaBlock', 'augment_attention']
 
 
 class GaussianBlock(Block):
@@ -31,27 +39,65 @@ class GaussianBlock(Block):
             ValueError: without a grid. A host's own loop over its blocks passes none, and the
                 grid that it was built for may have as many patches as the image's.
         """
-        if grid_size is None:
-            raise ValueError('an augmented block needs grid_size=(rows, columns) with every call')
+        _check_grid(grid_size)
         attended = self.attn(self.norm1(x), attn_mask, is_causal, grid_size)
         x = x + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
+class GaussianEvaBlock(EvaBlock):
+    """timm's ``EvaBlock``, which also hands the grid on to its attention layer."""
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        grid_size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            x: tokens ``[B, N, C]``.
+            rope, attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedRopeAttention`.
+
+        Returns:
+            tokens ``[B, N, C]``.
+
+        Raises:
+            ValueError: without a grid, as :class:`GaussianBlock`.
+        """
+        _check_grid(grid_size)
+        attended = self.attn(self.norm1(x), rope, attn_mask, is_causal, grid_size)
+        x = x + self.drop_path1(_scale(attended, self.gamma_1))
+        return x + self.drop_path2(_scale(self.mlp(self.norm2(x)), self.gamma_2))
+
+
+_ATTENTION: dict[type[nn.Module], Any] = {
+    Attention: GaussianAugmentedAttention,
+    AttentionRope: GaussianAugmentedRopeAttention,
+    WindowAttention: GaussianAugmentedWindowAttention,
+}
+#: Blocks that have to hand on the grid. Swin's need not: a window's grid is the window.
+_BLOCKS: dict[type[nn.Module], type[nn.Module]] = {Block: GaussianBlock, EvaBlock: GaussianEvaBlock}
+
+
 def augment_attention(
     host: nn.Module,
-    grid_size: tuple[int, int],
+    grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int = 0,
     backend: str | None = None,
 ) -> nn.Module:
-    """Put GAug into every timm block of a host, in place.
+    """Put GAug into every attention layer of a timm host, in place.
 
-    The host's keys stay; only ``....attn.gaug.*`` are new. Blocks then take the grid as
-    ``grid_size=``.
+    The host's keys stay; only ``....attn.gaug.*`` are new. Blocks with global attention then
+    take the grid as ``grid_size=``.
 
     Args:
-        host: a module with timm ``Block`` layers.
-        grid_size: patches along (rows, columns) that the host is built for.
+        host: a module whose blocks hold timm's ``Attention``, ``AttentionRope`` or Swin's
+            ``WindowAttention`` as ``attn``.
+        grid_size: patches along (rows, columns) that the host is built for. Window attention
+            has its own, the window, and takes none.
         num_prefix_tokens: tokens without coordinates in front of the patches.
         backend: see :func:`locat_mm.ops.gaussian_attention`.
 
@@ -59,17 +105,36 @@ def augment_attention(
         the host.
 
     Raises:
-        TypeError: if a block's attention is not timm's ``Attention``, or there is no block.
+        TypeError: if a block's attention is of another kind or has GAug already, or there is none.
+        ValueError: if global attention gets no grid.
     """
-    blocks = [(name, m) for name, m in host.named_modules() if type(m) is Block]
+    blocks = [(name, m) for name, m in host.named_modules() if hasattr(m, 'attn')]
     if not blocks:
-        raise TypeError(f'{type(host).__name__} has no timm Block that GAug could augment')
+        raise TypeError(f'{type(host).__name__} has no attention layer that GAug could augment')
     for name, block in blocks:
-        if type(block.attn) is not Attention:
+        if type(block.attn) in _ATTENTION.values():
+            raise TypeError(f'{name}.attn has GAug already')
+        if type(block.attn) not in _ATTENTION:
+            supported = ', '.join(kind.__name__ for kind in _ATTENTION)
             raise TypeError(
-                f'{name}.attn is a {type(block.attn).__name__}; GAug supports timm Attention'
+                f'{name}.attn is a {type(block.attn).__name__}; GAug supports timm {supported}'
             )
     for _, block in blocks:
-        GaussianAugmentedAttention.adopt(block.attn, grid_size, num_prefix_tokens, backend)
-        block.__class__ = GaussianBlock
+        kind = _ATTENTION[type(block.attn)]
+        if kind is GaussianAugmentedWindowAttention:
+            kind.adopt(block.attn, backend)
+        elif grid_size is None:
+            raise ValueError(f'{type(block.attn).__name__} needs the grid_size of its patches')
+        else:
+            kind.adopt(block.attn, grid_size, num_prefix_tokens, backend)
+        block.__class__ = _BLOCKS.get(type(block), type(block))
     return host
+
+
+def _check_grid(grid_size: tuple[int, int] | None) -> None:
+    if grid_size is None:
+        raise ValueError('an augmented block needs grid_size=(rows, columns) with every call')
+
+
+def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else gamma * x

@@ -1,18 +1,127 @@
-"""timm's self-attention with a Gaussian bias (arXiv 2603.04892, GAug)."""
+"""timm's attention layers with a Gaussian bias (arXiv 2603.04892, GAug)."""
 
-from timm.layers import Attention
-from torch import Tensor, nn
+from typing import Any, ClassVar
+
+from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
+from timm.models.swin_transformer import WindowAttention
+from torch import Tensor, cat, nn
 
 from ..ops import gaussian_attention
 from ..ops.gaussian_attention import get_backend
 from ..registry import MODELS, register
 from .gaussian_augment import GaussianAugment
 
-__all__ = ['GaussianAugmentedAttention']
+__all__ = [
+    'GaussianAugmentedAttention',
+    'GaussianAugmentedRopeAttention',
+    'GaussianAugmentedWindowAttention',
+]
+
+
+class _GaussianAugmented(nn.Module):
+    """What the layers share: GAug's parameters, and entering a host's layer in place."""
+
+    HOST: ClassVar[type[nn.Module]]
+
+    @classmethod
+    def adopt(
+        cls,
+        attn: nn.Module,
+        grid_size: tuple[int, int],
+        num_prefix_tokens: int = 0,
+        backend: str | None = None,
+    ) -> Any:
+        """Turn a host's attention into this class in place, keeping its weights and hooks.
+
+        Args:
+            attn: the layer, of timm's own class.
+            grid_size, num_prefix_tokens, backend: as for the constructor.
+
+        Returns:
+            the same object.
+
+        Raises:
+            TypeError: if it is another kind of attention.
+        """
+        if type(attn) is not cls.HOST:
+            raise TypeError(f'GAug supports timm {cls.HOST.__name__}, got {type(attn).__name__}')
+        attn.__class__ = cls
+        assert isinstance(attn, cls)
+        attn._add_gaug(grid_size, num_prefix_tokens, backend)
+        return attn
+
+    def _add_gaug(self: Any, grid_size, num_prefix_tokens: int, backend: str | None) -> None:
+        if backend is not None:
+            get_backend(backend)  # fail at construction, not in the first forward
+        weight = self.proj.weight
+        head_dim = self.qkv.out_features // (3 * self.num_heads)
+        self.gaug = GaussianAugment(head_dim, grid_size, weight.device, weight.dtype)
+        self.num_prefix_tokens = num_prefix_tokens
+        self.backend = backend
+
+    def _split_heads(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """``[B, N, C]`` to q, k and v ``[B, heads, N, head_dim]``."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
+
+    def _attend(
+        self: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        gaussian: tuple[Tensor, Tensor],
+        grid_size: tuple[int, int],
+        attn_bias: Tensor | None,
+    ) -> Tensor:
+        """Attention ``[B, heads, N, head_dim]`` with heads merged, ``[B, N, heads·head_dim]``."""
+        variance, alpha = gaussian
+        x = gaussian_attention(
+            q,
+            k,
+            v,
+            variance,
+            alpha,
+            grid_size,
+            self.num_prefix_tokens,
+            eps=self.gaug.eps,
+            max_sq_distance=self.gaug.max_sq_distance,
+            scale=self.scale,
+            attn_bias=attn_bias,
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+            backend=self.backend,
+        )
+        return x.transpose(1, 2).flatten(2)
+
+
+class _TokenAttention(_GaussianAugmented):
+    """Global attention over prefix tokens and patches, rotary or not."""
+
+    def _forward(
+        self: Any,
+        x: Tensor,
+        rope: Tensor | None,
+        attn_mask: Tensor | None,
+        is_causal: bool,
+        grid_size: tuple[int, int] | None,
+    ) -> Tensor:
+        if is_causal:
+            raise ValueError('a Gaussian bias over the image has no causal order: is_causal=True')
+        grid_size = self.gaug.grid_size if grid_size is None else grid_size
+        gate = self.gate(x).sigmoid() if self.gate is not None else None
+        q, k, v = self._split_heads(x)
+        q, k = self.q_norm(q), self.k_norm(k)
+        gaussian = self.gaug(q[:, :, self.num_prefix_tokens :], grid_size)
+        if rope is not None:
+            q, k = self._rotate(q, rope).type_as(v), self._rotate(k, rope).type_as(v)
+        x = self.norm(self._attend(q, k, v, gaussian, grid_size, attn_mask))
+        if gate is not None:
+            x = x * gate
+        return self.proj_drop(self.proj(x))
 
 
 @register(MODELS)
-class GaussianAugmentedAttention(Attention):
+class GaussianAugmentedAttention(_TokenAttention, Attention):
     """timm's ``Attention`` plus GAug; the only new keys are ``gaug.*``.
 
     Built from a config it is a layer on tokens ``[B, N, C]`` and a grid; :meth:`adopt` turns
@@ -31,6 +140,8 @@ class GaussianAugmentedAttention(Attention):
         ValueError: if ``dim`` is not divisible by ``num_heads`` or the backend is unknown.
     """
 
+    HOST = Attention
+
     def __init__(
         self,
         dim: int,
@@ -42,43 +153,8 @@ class GaussianAugmentedAttention(Attention):
     ) -> None:
         if 'attn_head_dim' not in kwargs and dim % num_heads:
             raise ValueError(f'dim={dim} is not divisible by num_heads={num_heads}')
-        super().__init__(dim, num_heads, **kwargs)
+        Attention.__init__(self, dim, num_heads, **kwargs)
         self._add_gaug(grid_size, num_prefix_tokens, backend)
-
-    @classmethod
-    def adopt(
-        cls,
-        attn: nn.Module,
-        grid_size: tuple[int, int],
-        num_prefix_tokens: int = 0,
-        backend: str | None = None,
-    ) -> 'GaussianAugmentedAttention':
-        """Turn a host's ``Attention`` into this class in place, keeping its weights and hooks.
-
-        Args:
-            attn: the layer, of timm's own class.
-            grid_size, num_prefix_tokens, backend: as for the constructor.
-
-        Returns:
-            the same object.
-
-        Raises:
-            TypeError: if it is another kind of attention.
-        """
-        if type(attn) is not Attention:
-            raise TypeError(f'GAug supports timm Attention, got {type(attn).__name__}')
-        attn.__class__ = cls
-        assert isinstance(attn, cls)
-        attn._add_gaug(grid_size, num_prefix_tokens, backend)
-        return attn
-
-    def _add_gaug(self, grid_size, num_prefix_tokens: int, backend: str | None) -> None:
-        if backend is not None:
-            get_backend(backend)  # fail at construction, not in the first forward
-        weight = self.proj.weight
-        self.gaug = GaussianAugment(self.head_dim, grid_size, weight.device, weight.dtype)
-        self.num_prefix_tokens = num_prefix_tokens
-        self.backend = backend
 
     def forward(
         self,
@@ -102,31 +178,93 @@ class GaussianAugmentedAttention(Attention):
         Raises:
             ValueError: if N does not fit the grid, or ``is_causal`` is set.
         """
-        if is_causal:
-            raise ValueError('a Gaussian bias over the image has no causal order: is_causal=True')
-        grid_size = self.gaug.grid_size if grid_size is None else grid_size
-        batch, num_tokens, _ = x.shape
-        gate = self.gate(x).sigmoid() if self.gate is not None else None
-        qkv = self.qkv(x).reshape(batch, num_tokens, 3, self.num_heads, self.head_dim)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B, heads, N, head_dim] each
-        q, k = self.q_norm(q), self.k_norm(k)
-        variance, alpha = self.gaug(q[:, :, self.num_prefix_tokens :], grid_size)
-        x = gaussian_attention(
-            q,
-            k,
-            v,
-            variance,
-            alpha,
-            grid_size,
-            self.num_prefix_tokens,
-            eps=self.gaug.eps,
-            max_sq_distance=self.gaug.max_sq_distance,
-            scale=self.scale,
-            attn_bias=attn_mask,
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            backend=self.backend,
-        )
-        x = self.norm(x.transpose(1, 2).reshape(batch, num_tokens, self.attn_dim))
-        if gate is not None:
-            x = x * gate
+        return self._forward(x, None, attn_mask, is_causal, grid_size)
+
+
+class GaussianAugmentedRopeAttention(_TokenAttention, AttentionRope):
+    """timm's ``AttentionRope`` plus GAug, which reads the query before it is rotated.
+
+    Made by :meth:`adopt`; the only new keys are ``gaug.*``.
+    """
+
+    HOST = AttentionRope
+
+    @classmethod
+    def adopt(
+        cls,
+        attn: nn.Module,
+        grid_size: tuple[int, int],
+        num_prefix_tokens: int = 0,
+        backend: str | None = None,
+    ) -> 'GaussianAugmentedRopeAttention':
+        """As the other layers'.
+
+        Raises:
+            TypeError: if it is another kind of attention.
+            ValueError: if q, k and v are projected apart or k and v have fewer heads.
+        """
+        if isinstance(attn, AttentionRope) and attn.qkv is None:
+            raise ValueError('GAug supports AttentionRope with qkv_fused=True')
+        return super().adopt(attn, grid_size, num_prefix_tokens, backend)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        grid_size: tuple[int, int] | None = None,
+    ) -> Tensor:
+        """
+        Args:
+            x: tokens ``[B, N, C]``, N = num_prefix_tokens + H·W, patches row-major.
+            rope: sine and cosine of every patch, broadcastable to
+                ``[B, heads, H·W, 2·head_dim]``.
+            attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedAttention`.
+
+        Returns:
+            tokens ``[B, N, C]``.
+
+        Raises:
+            ValueError: if N does not fit the grid, or ``is_causal`` is set.
+        """
+        return self._forward(x, rope, attn_mask, is_causal, grid_size)
+
+    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
+        prefix, patches = x.tensor_split([self.num_prefix_tokens], dim=2)
+        patches = apply_rot_embed_cat(patches, rope, half=self.rotate_half)
+        return cat([prefix, patches], dim=2)
+
+
+class GaussianAugmentedWindowAttention(_GaussianAugmented, WindowAttention):
+    """Swin's window attention plus GAug: the grid is the window.
+
+    Made by :meth:`adopt`; the only new keys are ``gaug.*``. The Gaussian bias adds to the
+    relative position bias.
+    """
+
+    HOST = WindowAttention
+
+    @classmethod
+    def adopt(  # type: ignore[override]
+        cls, attn: WindowAttention, backend: str | None = None
+    ) -> 'GaussianAugmentedWindowAttention':
+        """As the other layers', for the window that the layer has."""
+        return super().adopt(attn, attn.window_size, 0, backend)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: tokens of windows ``[B·W, N, C]``, the windows of an image together.
+            mask: additive, between the N tokens of each window, ``[W, N, N]``.
+
+        Returns:
+            tokens ``[B·W, N, C]``.
+        """
+        q, k, v = self._split_heads(x)
+        gaussian = self.gaug(q, self.window_size)
+        bias = self._get_rel_pos_bias()  # [1, heads, N, N]
+        if mask is not None:
+            bias = bias + mask[:, None]  # [W, heads, N, N]
+        x = self._attend(q, k, v, gaussian, self.window_size, bias)
         return self.proj_drop(self.proj(x))

@@ -123,6 +123,9 @@ def _naive(q, k, v, bias_kwargs, *, scale, attn_bias, dropout_p) -> Tensor:
 
 
 def _add(logits: Tensor, attn_bias: Tensor) -> Tensor:
+    if attn_bias.ndim == logits.ndim and 1 < attn_bias.shape[0] < logits.shape[0]:
+        # The same windows in every image: no copy of the bias per image.
+        return _add(logits.unflatten(0, (-1, attn_bias.shape[0])), attn_bias).flatten(0, 1)
     if attn_bias.dtype == torch.bool:
         return logits.masked_fill(~attn_bias, float('-inf'))
     return logits + attn_bias

@@ -78,11 +78,11 @@ def test_augmenting_a_host_adds_only_gaug_keys():
 
 
 def test_what_cannot_be_augmented_is_named():
-    with pytest.raises(TypeError, match='Linear has no timm Block'):
+    with pytest.raises(TypeError, match='Linear has no attention layer'):
         augment_attention(nn.Linear(2, 2), (4, 4))
     host = make_host()
     augment_attention(host, (4, 4), 1)
-    with pytest.raises(TypeError, match='no timm Block'):
+    with pytest.raises(TypeError, match='blocks.0.attn has GAug already'):
         augment_attention(host, (4, 4), 1)
     host = make_host(attn_layer='diff')
     with pytest.raises(TypeError, match=r'blocks.0.attn is a DiffAttention'):

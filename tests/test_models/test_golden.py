@@ -4,21 +4,20 @@ import json
 
 import pytest
 import torch
-from golden import GOLDEN, VIT_VARIANTS, Golden
+from golden import GOLDEN, VARIANTS, Golden
 from mmpretrain.models import ImageClassifier
 
 from locat_mm import load_official
-from locat_mm.models import LocAtViT
 
 
-@pytest.fixture(scope='module', params=VIT_VARIANTS)
+@pytest.fixture(scope='module', params=VARIANTS)
 def golden(request):
     return Golden(request.param)
 
 
 @pytest.mark.parametrize('backend', ['eager', 'naive'])
 def test_features_and_maps(golden, backend):
-    if not golden.vit_kwargs()['gaug']:
+    if not golden.gaug:
         backend = None
     shared = dict(attention_backend=backend)
     tokens = golden.backbone(out_type='raw', final_norm=not golden.gap, **shared)
@@ -28,7 +27,9 @@ def test_features_and_maps(golden, backend):
         load_official(model, golden.state_dict)
     for size in golden.sizes:
         image = golden[f'in/{size}']
-        pairs = [(tokens(image)[0], golden[f'features/{size}'])]
+        theirs = golden[f'features/{size}']
+        ours = tokens(image)[0]
+        pairs = [(ours.reshape(theirs.shape), theirs)]  # Swin's keep their grid
         pairs += [
             (ours, golden[f'seg{index}/{size}'])
             for index, ours in zip(indices, maps(image), strict=True)
@@ -46,7 +47,7 @@ def test_logits_and_gradients(golden, grad_checkpointing):
         torch.testing.assert_close(logits, golden[f'logits/{size}'], rtol=0, atol=1e-5)
     model(golden[f'in/{golden.sizes[0]}']).square().sum().backward()
     found = {name.removeprefix('backbone.'): p.grad for name, p in model.named_parameters()}
-    found['head.weight'] = model.head.fc.weight.grad
+    found['head.weight'] = found['head.fc.weight']
     compared = [key[5:] for key in golden.arrays if key.startswith('grad/')]
     assert compared
     for key in compared:
@@ -55,24 +56,27 @@ def test_logits_and_gradients(golden, grad_checkpointing):
         assert error <= 1e-4 * theirs.abs().max(), (key, error)
 
 
-@pytest.mark.parametrize('arch', ['tiny', 'small', 'base'])
-@pytest.mark.parametrize('gaug', [False, True], ids=['vit', 'locatvit'])
-def test_parameter_counts(arch, gaug):
-    counts = json.loads((GOLDEN / 'param_counts.json').read_text())
-    for registers in (0, 4):
-        name = f'locatvit_{arch}' if gaug else f'vit_{arch}_patch16_224'
-        name += '+reg4' if registers else ''
-        if name not in counts:
-            continue
-        with torch.device('meta'):
-            model = ImageClassifier(
-                backbone=dict(
-                    type='locat_mm.LocAtViT', arch=arch, gaug=gaug, num_registers=registers
-                ),
-                head=dict(
-                    type='LinearClsHead',
-                    num_classes=1000,
-                    in_channels=LocAtViT.ARCHS[arch]['embed_dim'],
-                ),
-            )
-        assert sum(p.numel() for p in model.parameters()) == counts[name], name
+COUNTS = json.loads((GOLDEN / 'param_counts.json').read_text())
+
+
+@pytest.mark.parametrize('name', COUNTS)
+def test_parameter_counts(name):
+    arch = next(size for size in ('tiny', 'small', 'base') if size in name)
+    family = next((f for f in ('swin', 'rope', 'jumbo') if f in name), 'vit')
+    kwargs = dict(arch=arch, gaug=name.startswith('locat'))
+    channels = dict(tiny=192, small=384, base=768)[arch]
+    if family == 'swin':
+        kind, channels = 'Swin', dict(tiny=768, base=1024)[arch]
+    elif family == 'rope':
+        kind = 'RoPEViT'
+    elif family == 'jumbo':
+        kind, channels = 'Jumbo', 6 * channels
+    else:
+        kind = 'ViT'
+        kwargs['num_registers'] = 4 if name.endswith('+reg4') else 0
+    with torch.device('meta'):
+        model = ImageClassifier(
+            backbone=dict(type=f'locat_mm.LocAt{kind}', **kwargs),
+            head=dict(type='LinearClsHead', num_classes=1000, in_channels=channels),
+        )
+    assert sum(p.numel() for p in model.parameters()) == COUNTS[name]

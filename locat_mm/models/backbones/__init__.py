@@ -1,3 +1,6 @@
+from .locat_jumbo import LocAtJumbo
+from .locat_rope_vit import LocAtRoPEViT
+from .locat_swin import LocAtSwin
 from .locat_vit import LocAtViT
 
-__all__ = ['LocAtViT']
+__all__ = ['LocAtJumbo', 'LocAtRoPEViT', 'LocAtSwin', 'LocAtViT']
