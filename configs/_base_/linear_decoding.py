@@ -1,30 +1,50 @@
-# Linear decoding of a frozen backbone with mmseg; a task adds data, classes and schedule.
-_base_ = ['runtime_segment.py']
+# A frozen backbone and a linear decoder, 20k iterations of 32 images: the authors' recipe. A task
+# adds data and classes.
 
 # The last block's patch map, before the final norm and without PRR. Frozen: eval mode that
 # survives .train(), no gradients.
 frozen_features = dict(out_type='featmap', final_norm=False, frozen=True)
 model = dict(
     type='EncoderDecoder',
-    data_preprocessor=dict(type='SegDataPreProcessor', bgr_to_rgb=True, pad_val=0, seg_pad_val=255),
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        # ImageNet's mean and std for every model.
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        # A leaf gives size_divisor: whole images are padded to the patch here, so that mmseg crops
+        # the padding again.
+        test_cfg=dict(),
+    ),
     decode_head=dict(
         type='locat_mm.LinearSegHead',
+        channels=512,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=False),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),
 )
-train_dataloader = dict(persistent_workers=True, sampler=dict(type='InfiniteSampler', shuffle=True))
-val_dataloader = dict(
-    batch_size=1, persistent_workers=True, sampler=dict(type='DefaultSampler', shuffle=False)
-)
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator
+# The constructor hands over what trains: the decoder's parameters alone.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01),
+    constructor='locat_mm.SegmentorOptimWrapperConstructor',
 )
-train_cfg = dict(type='IterBasedTrainLoop')
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
+auto_scale_lr = dict(base_batch_size=32, enable=False)
+# One cycle, linear both ways: 1e-7 up to 1e-3 over a quarter, down to 1e-11.
+param_scheduler = [
+    dict(
+        type='OneCycleLR',
+        eta_max=1e-3,
+        total_steps=20000,
+        pct_start=0.25,
+        anneal_strategy='linear',
+        div_factor=1e4,
+        final_div_factor=1e4,
+        by_epoch=False,
+    )
+]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=20000, val_interval=2000)

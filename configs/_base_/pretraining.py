@@ -17,14 +17,19 @@ val_dataloader = dict(
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
-# No weight decay on 1-d tensors, position embedding and class token; registers are decayed.
+# No weight decay on 1-d tensors, class tokens and what encodes positions; registers are decayed.
 optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
     paramwise_cfg=dict(
         flat_decay_mult=0.0,
         bias_decay_mult=0.0,
         norm_decay_mult=0.0,
-        custom_keys={'.pos_embed': dict(decay_mult=0.0), '.cls_token': dict(decay_mult=0.0)},
+        custom_keys={
+            '.pos_embed': dict(decay_mult=0.0),
+            '.cls_token': dict(decay_mult=0.0),
+            '.relative_position_bias_table': dict(decay_mult=0.0),
+            '.rope.freqs': dict(decay_mult=0.0),
+        },
     ),
     clip_grad=dict(max_norm=5.0),
 )

@@ -6,6 +6,6 @@ backbone = dict(
     patch_size=8,
     gaug=False,
 )
-embed_dim = 64
+out_channels = 64
 pretraining = dict(out_type='cls_token')
 neck = None

@@ -1,8 +1,14 @@
-# LocAtViT-Tiny, and how its features are read. A leaf puts it into a task's model.
-backbone = dict(type='locat_mm.LocAtViT', arch='tiny', img_size=224, patch_size=16, gaug=True)
-embed_dim = 192
-# Pretraining: PRR reads all final-normed tokens, its [CLS] goes to the head.
-pretraining = dict(out_type='raw', drop_path_rate=0.1)
-neck = dict(type='locat_mm.PatchRepresentationRefinement', num_heads=3, pool='cls_token')
-image_mean = [127.5, 127.5, 127.5]
-image_std = [127.5, 127.5, 127.5]
+# LocAtViT-Tiny: GAug in every attention layer, PRR before the head.
+_base_ = ['vit_tiny.py']
+
+backbone = dict(gaug=True)
+# PRR reads all final-normed tokens, its [CLS] goes to the head.
+pretraining = dict(out_type='raw')
+neck = dict(
+    _delete_=True,
+    type='locat_mm.PatchRepresentationRefinement',
+    num_heads=3,
+    pool='cls_token',
+)
+# The authors' weights.
+pretrained = dict(checkpoint='hf-hub:sinahmr/locatvit_tiny')

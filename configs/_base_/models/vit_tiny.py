@@ -1,8 +1,19 @@
-# ViT-Tiny, and how its features are read. A leaf puts it into a task's model.
+# ViT-Tiny, and how its features are read.
 backbone = dict(type='locat_mm.LocAtViT', arch='tiny', img_size=224, patch_size=16, gaug=False)
-embed_dim = 192
+patch_size = 16
+out_channels = 192
 # Pretraining: the final-normed [CLS] goes to the head.
 pretraining = dict(out_type='cls_token', drop_path_rate=0.1)
 neck = None
-image_mean = [127.5, 127.5, 127.5]
-image_std = [127.5, 127.5, 127.5]
+head = dict(
+    in_channels=192,
+    init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
+)
+pretrained = dict(type='Pretrained', checkpoint='work_dirs/vit_tiny_imagenet/epoch_300.pth')
+# Maps of four blocks, brought to four scales.
+pyramid = dict(
+    out_indices=(2, 5, 8, 11),
+    channels=[192, 192, 192, 192],
+    neck=dict(type='Feature2Pyramid', embed_dim=192),
+)
+layer_decay_rate = 0.65

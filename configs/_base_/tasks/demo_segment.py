@@ -1,5 +1,5 @@
 # digit_scenes' scenes: a linear decoder on the frozen backbone. ADE20K's part in the demo.
-_base_ = ['../linear_decoding.py']
+_base_ = ['../segmentation.py', '../linear_decoding.py']
 
 dataset_source = 'digit_scenes: run python tools/dataset_converters/digit_scenes.py'
 data_root = 'data/digit_scenes/scenes'

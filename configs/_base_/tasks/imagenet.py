@@ -1,4 +1,5 @@
-# ImageNet-1K pretraining, 300 epochs, 8 GPUs × 128 images: the authors' recipe.
+# ImageNet-1K pretraining, 300 epochs, 8 GPUs × 128 images: the authors' recipe, with mean and std
+# 0.5 (ViT, RegViT, Jumbo).
 _base_ = ['../pretraining.py']
 
 dataset_source = (
@@ -12,6 +13,32 @@ num_classes = 1000
 
 # Pixels are BGR until the preprocessor turns them; the fill is the grey of mean 0.5.
 fill = [128, 128, 128]
+rand_augment = dict(
+    type='RandomChoice',
+    transforms=[
+        [
+            dict(
+                type='RandAugment',
+                policies='timm_increasing',
+                num_policies=2,
+                total_level=10,
+                magnitude_level=9,
+                magnitude_std=0.5,
+                hparams=dict(pad_val=fill, interpolation=interpolation),
+            )
+        ]
+        for interpolation in ('bilinear', 'bicubic')
+    ],
+)
+random_erasing = dict(
+    type='RandomErasing',
+    erase_prob=0.25,
+    mode='rand',
+    min_area_ratio=0.02,
+    max_area_ratio=1 / 3,
+    fill_color=fill,
+    fill_std=[127.5, 127.5, 127.5],
+)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
@@ -32,32 +59,8 @@ train_pipeline = [
         ],
     ),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(
-        type='RandomChoice',
-        transforms=[
-            [
-                dict(
-                    type='RandAugment',
-                    policies='timm_increasing',
-                    num_policies=2,
-                    total_level=10,
-                    magnitude_level=9,
-                    magnitude_std=0.5,
-                    hparams=dict(pad_val=fill, interpolation=interpolation),
-                )
-            ]
-            for interpolation in ('bilinear', 'bicubic')
-        ],
-    ),
-    dict(
-        type='RandomErasing',
-        erase_prob=0.25,
-        mode='rand',
-        min_area_ratio=0.02,
-        max_area_ratio=1 / 3,
-        fill_color=fill,
-        fill_std=[127.5, 127.5, 127.5],
-    ),
+    rand_augment,
+    random_erasing,
     dict(type='PackInputs'),
 ]
 # Bicubic, crop ratio 0.9: 224 / 0.9 = 248.
@@ -85,11 +88,11 @@ val_evaluator = dict(type='Accuracy', topk=(1, 5))
 test_evaluator = val_evaluator
 
 model = dict(
-    data_preprocessor=dict(num_classes=num_classes),
+    data_preprocessor=dict(
+        num_classes=num_classes, mean=[127.5, 127.5, 127.5], std=[127.5, 127.5, 127.5]
+    ),
     head=dict(
         num_classes=num_classes,
-        # timm's head initialisation
-        init_cfg=dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
         loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1, mode='original'),
     ),
     train_cfg=dict(augments=[dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]),

@@ -3,5 +3,5 @@ _base_ = ['../../_base_/models/demo_vit_gaug.py', '../../_base_/tasks/demo_class
 model = dict(
     backbone={**_base_.backbone, **_base_.pretraining},
     neck=_base_.neck,
-    head=dict(in_channels=_base_.embed_dim),
+    head=dict(in_channels=_base_.out_channels),
 )

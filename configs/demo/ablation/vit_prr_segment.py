@@ -7,5 +7,5 @@ pretrained = dict(
 )
 model = dict(
     backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': pretrained},
-    decode_head=dict(in_channels=_base_.embed_dim),
+    decode_head=dict(in_channels=_base_.out_channels),
 )

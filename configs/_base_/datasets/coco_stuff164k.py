@@ -1,0 +1,72 @@
+# COCO-Stuff 164k, 171 classes, 8 GPUs × 4 images.
+_base_ = ['../segmentation.py']
+
+dataset_source = (
+    'COCO-Stuff 164k: download train2017.zip and val2017.zip (https://cocodataset.org) to '
+    'data/coco_stuff164k/images and stuffthingmaps_trainval2017.zip to '
+    "data/coco_stuff164k/annotations, then run mmseg's tools/dataset_converters/coco_stuff164k.py "
+    'data/coco_stuff164k.'
+)
+dataset_type = 'COCOStuffDataset'
+data_root = 'data/coco_stuff164k'
+num_classes = 171
+crop_size = (512, 512)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
+    dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    # The ground truth is not resized: metrics are taken at the image's own size.
+    dict(type='LoadAnnotations'),
+    dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+            ],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
+            [dict(type='LoadAnnotations')],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    pin_memory=True,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='images/train2017', seg_map_path='annotations/train2017'),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=4,
+    pin_memory=True,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='images/val2017', seg_map_path='annotations/val2017'),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = {**_base_.val_dataloader, **val_dataloader}

@@ -1,0 +1,73 @@
+# PASCAL Context, 59 classes, 8 GPUs × 4 images.
+_base_ = ['../segmentation.py']
+
+dataset_source = (
+    'PASCAL Context: download VOC2010 (VOCtrainval_03-May-2010.tar) to data/VOCdevkit/VOC2010 and '
+    "trainval_merged.json beside it, then run mmseg's tools/dataset_converters/pascal_context.py "
+    'data/VOCdevkit data/VOCdevkit/VOC2010/trainval_merged.json.'
+)
+dataset_type = 'PascalContextDataset59'
+data_root = 'data/VOCdevkit/VOC2010'
+num_classes = 59
+crop_size = (480, 480)
+
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
+    dict(type='RandomResize', scale=(520, 520), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(520, 520), keep_ratio=True),
+    # The ground truth is not resized: metrics are taken at the image's own size.
+    dict(type='LoadAnnotations', reduce_zero_label=True),
+    dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
+    dict(type='PackSegInputs'),
+]
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [
+                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
+                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+            ],
+            [
+                dict(type='RandomFlip', prob=0.0, direction='horizontal'),
+                dict(type='RandomFlip', prob=1.0, direction='horizontal'),
+            ],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=4,
+    pin_memory=True,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
+        ann_file='ImageSets/SegmentationContext/train.txt',
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    num_workers=4,
+    pin_memory=True,
+    dataset=dict(
+        type=dataset_type,
+        data_root=data_root,
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassContext'),
+        ann_file='ImageSets/SegmentationContext/val.txt',
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = {**_base_.val_dataloader, **val_dataloader}

@@ -1,0 +1,14 @@
+# LocAtJumbo-Tiny: GAug in every attention layer, PRR before the head.
+_base_ = ['jumbo_tiny.py']
+
+backbone = dict(gaug=True)
+# PRR reads all final-normed tokens, its class tokens go to the head.
+pretraining = dict(out_type='raw')
+neck = dict(
+    _delete_=True,
+    type='locat_mm.PatchRepresentationRefinement',
+    num_heads=3,
+    pool='prefix',
+    num_prefix_tokens=6,
+)
+pretrained = dict(checkpoint='work_dirs/locatjumbo_tiny_imagenet/epoch_300.pth')

@@ -1,0 +1,3 @@
+_base_ = ['../_base_/models/vit_prr_tiny.py', '../_base_/tasks/imagenet.py']
+
+model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)

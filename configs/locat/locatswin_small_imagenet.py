@@ -1,0 +1,3 @@
+_base_ = ['../_base_/models/locatswin_small.py', '../_base_/tasks/imagenet_default_stats.py']
+
+model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
