@@ -8,8 +8,8 @@ from .distribution import check_openmmlab
 
 check_openmmlab()
 
-from . import datasets, layers, models  # noqa: E402  (needs OpenMMLab, checked above)
+from . import datasets, engine, layers, models  # noqa: E402  (needs OpenMMLab, checked above)
 from .checkpoint import load_official  # noqa: E402
 from .version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'datasets', 'layers', 'load_official', 'models']
+__all__ = ['__version__', 'datasets', 'engine', 'layers', 'load_official', 'models']

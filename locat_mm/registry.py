@@ -9,17 +9,26 @@ class at mmengine's root, where child registries look last.
 
 from collections.abc import Callable
 
+from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['MODELS', 'TRANSFORMS', 'register']
+__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS', 'register']
 
+HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='locat_mm', locations=['locat_mm.engine'])
 MODELS = Registry(
     'model',
     parent=ROOT_MODELS,
     scope='locat_mm',
     locations=['locat_mm.layers', 'locat_mm.models'],
+)
+OPTIM_WRAPPER_CONSTRUCTORS = Registry(
+    'optimizer wrapper constructor',
+    parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
+    scope='locat_mm',
+    locations=['locat_mm.engine'],
 )
 TRANSFORMS = Registry(
     'transform', parent=ROOT_TRANSFORMS, scope='locat_mm', locations=['locat_mm.datasets']

@@ -6,16 +6,18 @@ import os
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.registry import RUNNERS
+from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
 
-from ..checkpoint import check_fit, read_state_dict
+from ..checkpoint import check_fit, pretrained_of, read_state_dict
+from .hooks import CheckpointFitHook, innermost
 
 __all__ = ['build_runner', 'load_config']
 
@@ -68,13 +70,15 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
 
     Args:
         cfg: the complete config, ``cfg.launcher`` and ``cfg.resume`` included.
-        checkpoint: the weights to test; every key must fit the model.
+        checkpoint: the weights to test, anything that
+            :func:`locat_mm.checkpoint.read_state_dict` reads; every key must fit the model.
 
     Raises:
         FileNotFoundError: if a data set or a checkpoint is not there.
         RuntimeError: if mixed precision is asked for without an accelerator.
         ValueError: if the checkpoint to test or to resume from is of another model, or nothing
-            of the one to start from (``load_from``) fits; what else does not fit is logged.
+            of the one to start from (``load_from``) fits; what else does not fit is logged. A
+            whole model's ``init_cfg`` of type ``Pretrained`` must fit.
     """
     _check_data(cfg, ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader'))
     _check_amp(cfg, testing=checkpoint is not None)
@@ -83,14 +87,15 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     # mmengine pickles this class with the schedule, and would run the whole file as a pickle
     # where torch does not know it as plain data.
     torch.serialization.add_safe_globals([OneCycleParamScheduler])
+    is_filled = checkpoint is None and _start_from_init_cfg(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    model = _whole_model(cfg, runner)
+    runner.register_hook(CheckpointFitHook(model, strict=is_filled))
     source = checkpoint or _resumed_file(cfg) or cfg.get('load_from')
     if source is not None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        must_fit = checkpoint is not None or cfg.get('resume', False)
-        check_fit(model, read_state_dict(source), source, strict=must_fit)
+        is_start = checkpoint is None and not cfg.get('resume')
+        state, is_strict = read_state_dict(source), is_filled or not is_start
+        check_fit(model, state, source, strict=is_strict, whole=not is_start)
     return runner
 
 
@@ -104,6 +109,38 @@ def _check_keys(
                 f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
                 'A variable of your own needs a less similar name.'
             )
+
+
+def _whole_model(cfg: Config, runner: Any) -> nn.Module:
+    """The runner's model, or its names and shapes where the runner builds and shards it later."""
+    if isinstance(runner.model, nn.Module):
+        return innermost(runner.model)
+    with torch.random.fork_rng(devices=[]):
+        return innermost(MODELS.build(cfg.model)).to('meta')
+
+
+def _start_from_init_cfg(cfg: Config) -> bool:
+    """Turn a whole model's ``Pretrained``, which mmengine loads as far as it fits, into a start.
+
+    Returns:
+        whether the run starts from it.
+    """
+    init = pretrained_of(cfg.model.get('init_cfg'))
+    if init is None or _resumed_file(cfg) is not None:
+        return False
+    if cfg.get('load_from'):
+        raise ValueError(
+            f'model.init_cfg and load_from both name a start, {init.checkpoint} and '
+            f'{cfg.load_from}: leave one out'
+        )
+    if init.prefix:
+        raise ValueError(
+            f'model.init_cfg fills the whole model, so it takes no prefix ({init.prefix!r}): for '
+            'the backbone alone, move it to model.backbone.init_cfg'
+        )
+    cfg.model.init_cfg = None
+    cfg.load_from, cfg.resume = init.checkpoint, False
+    return True
 
 
 def _resumed_file(cfg: Config) -> str | None:

@@ -1,0 +1,27 @@
+"""Weights in and out: timm's, the authors' and our own, without executing a pickle.
+
+Loading is strict. What does not fit is listed in the error, because a backbone that silently
+keeps its random weights looks like a bad method. Importing teaches mmengine's
+``CheckpointLoader`` the sources of :func:`read_state_dict`.
+"""
+
+from .fitting import Fit, check_fit
+from .loading import init_from_pretrained, load_official, pretrained_of
+from .names import to_official, to_openmmlab
+from .reading import unwrap
+from .sources import read_state_dict
+from .writing import check_target, write_state_dict
+
+__all__ = [
+    'Fit',
+    'check_fit',
+    'check_target',
+    'init_from_pretrained',
+    'load_official',
+    'pretrained_of',
+    'read_state_dict',
+    'to_official',
+    'to_openmmlab',
+    'unwrap',
+    'write_state_dict',
+]

@@ -1,0 +1,188 @@
+"""Whether weights are a model's: names translated, embeddings resized, the rest compared."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from mmengine.logging import print_log
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
+from torch import Tensor, nn
+
+from .names import share, shared_name, to_openmmlab
+from .reading import StateDict
+
+__all__ = ['Fit', 'check_fit', 'fit']
+
+_BACKBONE = 'backbone.'
+#: Parts that a target may be configured without.
+_OPTIONAL = ('head.', 'neck.norm.', 'norm.', 'fc_norm.', 'norm_patches.')
+_HEADS = ('head.', 'decode_head.', 'auxiliary_head.')
+_BIAS_TABLE = 'relative_position_bias_table'
+#: So many keys of a kind are named in a message.
+_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of a state dict fits a model.
+
+    Attributes:
+        state: name in the model -> tensor of the right shape.
+        missing: names of the model without a tensor.
+        unexpected: names that the model does not have.
+        misshapen: name -> (shape given, shape in the model).
+    """
+
+    model: str
+    state: dict[str, Tensor] = field(repr=False)
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+
+    @property
+    def problems(self) -> str:
+        """What does not fit and what to do about it, as lines; empty if all fits."""
+        shapes = [f'{k} {given} instead of {own}' for k, (given, own) in self.misshapen.items()]
+        groups = {'missing': self.missing, 'unexpected': self.unexpected, 'misshapen': shapes}
+        lines = [f'{group}: {_shorten(keys)}' for group, keys in groups.items() if keys]
+        return ''.join(f'\n  {line}' for line in [*lines, *self._hints()])
+
+    def error(self, source: str) -> ValueError:
+        nothing = '' if self.state or self.misshapen else ' Not one key matches.'
+        return ValueError(
+            f'{source} does not fit {self.model}: it is a checkpoint of another model.'
+            f'{nothing}{self.problems}'
+        )
+
+    def _hints(self) -> list[str]:
+        hints = []
+        if not self.missing and any('.gaug.' in key for key in self.unexpected):
+            hints.append('The file has GAug and the backbone has not: set gaug=True.')
+        if not self.unexpected and any('.gaug.' in key for key in self.missing):
+            hints.append('The backbone has GAug and the file has not: set gaug=False.')
+        for key, (given, own) in self.misshapen.items():
+            if key.startswith(_HEADS) and key.endswith('.weight') and given[1:] == own[1:]:
+                hints.append(f'num_classes: {given[0]} in the file, {own[0]} in the model.')
+        return hints
+
+
+def check_fit(
+    module: nn.Module, state: StateDict, source: str, strict: bool = True, whole: bool = True
+) -> Fit:
+    """Check that weights are this model's, key by key and shape by shape.
+
+    Args:
+        module: a whole model or a bare backbone.
+        state: the weights, under the model's own names or the official ones.
+        source: what to call them in the message.
+        strict: raise on anything that does not fit, not only if nothing fits.
+        whole: as in :func:`fit`.
+
+    Raises:
+        ValueError: with the missing, unexpected and misshapen keys.
+    """
+    fitted = fit(module, state, whole=whole)
+    if not fitted.state or (strict and fitted.problems):
+        raise fitted.error(source)
+    return fitted
+
+
+def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
+    """Bring weights under a model's names and shapes.
+
+    Official names become the model's own. Official position embeddings are square; they and
+    Swin's bias tables are resized where the model's have another size, as timm does on loading.
+    Of a checkpoint of a whole model a bare backbone takes its part.
+
+    Args:
+        module: a bare backbone, an mmpretrain classifier (``backbone``, ``neck.norm``,
+            ``head.fc``) or an mmseg segmentor.
+        state: the weights.
+        whole: the weights must be the model's, no more and no less. Otherwise official weights
+            need only fill the backbone of a segmentor, and may hold a head and final norms
+            that the target is configured without.
+
+    Raises:
+        ValueError: if a weight that layers share differs from layer to layer.
+    """
+    own, given = module.state_dict(), share(state)
+    is_model = hasattr(module, 'backbone')
+    backbone: Any = module.backbone if is_model else module
+    is_official = not any(key.startswith(_BACKBONE) for key in given)
+    if is_official:
+        given = _resize(backbone, given, is_square=True)
+        translated = to_openmmlab(given, neck_norm='neck.norm.weight' in own)
+        # What is foreign altogether keeps its names for the message.
+        if is_model and not own.keys().isdisjoint(translated):
+            given = translated
+    elif not is_model:
+        part = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k.startswith(_BACKBONE)}
+        given = _resize(backbone, part, is_square=False)
+    if not whole and (is_official or not is_model):
+        if is_model and not hasattr(module, 'head'):
+            own = {k: v for k, v in own.items() if k.startswith(_BACKBONE)}
+        names = {shared_name(key) for key in own}
+        given = {k: v for k, v in given.items() if k in names or not _is_optional(k)}
+    return _compare(_describe(module), own, given)
+
+
+def _compare(model: str, own: StateDict, given: StateDict) -> Fit:
+    fitting, missing, misshapen = {}, [], {}
+    for key, value in own.items():
+        name = shared_name(key)
+        if name not in given:
+            missing.append(key)
+        elif given[name].shape != value.shape:
+            misshapen[key] = tuple(given[name].shape), tuple(value.shape)
+        else:
+            fitting[key] = given[name]
+    names = {shared_name(key) for key in own}
+    return Fit(model, fitting, missing, [k for k in given if k not in names], misshapen)
+
+
+def _is_optional(key: str) -> bool:
+    return key.removeprefix(_BACKBONE).startswith(_OPTIONAL)
+
+
+def _describe(module: nn.Module) -> str:
+    name = type(module).__name__
+    if hasattr(module, 'backbone'):
+        return f'{name} with {type(module.backbone).__name__}'
+    return name
+
+
+def _shorten(keys: list[str]) -> str:
+    rest = f', and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
+    return ', '.join(keys[:_NAMED]) + rest
+
+
+def _resize(backbone: Any, state: StateDict, is_square: bool) -> dict[str, Tensor]:
+    """Embeddings of position to the size that the backbone is built for.
+
+    ``is_square``: a position embedding of the right length is for a square grid all the same.
+    """
+    resized = dict(state)
+    own, given = getattr(backbone, 'pos_embed', None), state.get('pos_embed')
+    if own is not None and given is not None and (is_square or given.shape != own.shape):
+        resized['pos_embed'] = _resize_pos_embed(backbone, own, given)
+    for name, module in backbone.named_modules():
+        key, table = f'{name}.{_BIAS_TABLE}', getattr(module, _BIAS_TABLE, None)
+        given = state.get(key)
+        if table is None or given is None or given.shape == table.shape:
+            continue
+        if given.ndim == 2 and given.shape[1] == table.shape[1]:
+            resized[key] = resize_rel_pos_bias_table(given, module.window_size, table.shape)
+            print_log(f'{key} resized from {len(given)} to {len(table)} positions', 'current')
+    return resized
+
+
+def _resize_pos_embed(backbone: Any, own: Tensor, given: Tensor) -> Tensor:
+    num_prefix = own.shape[1] - backbone.patch_embed.num_patches
+    side = math.isqrt(max(given.shape[1] - num_prefix, 0))
+    grid = list(backbone.patch_embed.grid_size)
+    if given.ndim != 3 or given.shape[2] != own.shape[2] or grid == [side, side]:
+        return given
+    if side < 1 or side**2 + num_prefix != given.shape[1]:
+        return given  # no other grid of the same model: reported as misshapen
+    print_log(f'position embedding resized from {side}×{side} to {grid[0]}×{grid[1]}', 'current')
+    return resample_abs_pos_embed(given, grid, [side, side], num_prefix)

@@ -1,0 +1,108 @@
+"""Weights into a model, strictly."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
+from torch import nn
+
+from .fitting import check_fit, fit
+from .reading import StateDict
+from .sources import read_state_dict
+
+__all__ = ['init_from_pretrained', 'load_official', 'pretrained_of']
+
+
+def load_official(
+    module: nn.Module, source: str | Path | StateDict, strict: bool = True
+) -> nn.Module:
+    """Load weights of the authors' code or of timm.
+
+    Args:
+        module: a bare backbone, an mmpretrain classifier (``backbone``, ``neck.norm`` from
+            ``fc_norm``, ``head.fc`` from ``head``) or an mmseg segmentor (its backbone alone).
+        source: a state dict or what :func:`locat_mm.checkpoint.read_state_dict` reads: a file,
+            ``hf-hub:OWNER/NAME``, ``timm:NAME``. No pickle is executed. Position embeddings
+            are resized when the grid differs, and Swin's bias tables when the window does.
+        strict: raise on missing and unexpected keys instead of logging them. Keys of
+            ``head``, ``norm``, ``fc_norm`` and ``norm_patches`` may stay over where the target
+            is configured without that part. A weight that layers share may stand once or
+            once per layer.
+
+    Returns:
+        ``module``.
+
+    Raises:
+        FileNotFoundError: if the file does not exist, or the hub is out of reach.
+        ValueError: if the source cannot be read safely; if a key is misshapen, or nothing
+            matches; with ``strict`` if a key is missing or unexpected.
+    """
+    if isinstance(source, (str, Path)):
+        state, name = read_state_dict(source), str(source)
+    elif isinstance(source, Mapping):
+        state, name = dict(source), 'the state dict'
+    else:
+        raise TypeError(f'source must be a path or a state dict, got {type(source).__name__}')
+    fitted = fit(module, state, whole=False)
+    if fitted.misshapen or not fitted.state or (strict and fitted.problems):
+        raise fitted.error(name)
+    if fitted.problems:
+        print_log(f'{name} was loaded in part.{fitted.problems}', 'current', logging.WARNING)
+    module.load_state_dict(fitted.state, strict=False)
+    return module
+
+
+def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> bool:
+    """``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)``, but strict.
+
+    The checkpoint may be any source of :func:`locat_mm.checkpoint.read_state_dict`. Without a
+    prefix a checkpoint of a whole model gives its ``backbone.``. Position embeddings and
+    Swin's bias tables of another image size are resized.
+
+    Args:
+        backbone: the bare backbone to load into.
+        init_cfg: mmengine's; without ``Pretrained`` it is left to mmengine.
+
+    Returns:
+        whether the weights were loaded.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`load_official`; also if ``Pretrained`` stands
+            beside other initialisers.
+    """
+    init = pretrained_of(init_cfg)
+    if init is None:
+        return False
+    state = read_state_dict(init.checkpoint, init.map_location)
+    if init.prefix:
+        prefix = init.prefix if init.prefix.endswith('.') else f'{init.prefix}.'
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if not part:
+            first = ', '.join(list(state)[:5])
+            raise ValueError(
+                f'{init.checkpoint} has no key that starts with {prefix!r}; its first are {first}'
+            )
+        # What stands under a prefix is a backbone of ours: its embeddings need not be square.
+        state = {f'backbone.{key}': value for key, value in part.items()}
+    fitted = check_fit(backbone, state, str(init.checkpoint), whole=False)
+    backbone.load_state_dict(fitted.state)
+    print_log(f'backbone weights loaded from {init.checkpoint}', logger='current')
+    return True
+
+
+def pretrained_of(init_cfg: dict | list | None) -> PretrainedInit | None:
+    """The ``Pretrained`` of an ``init_cfg``, if it has one.
+
+    Raises:
+        TypeError: if ``Pretrained`` is given an argument that it does not know.
+        ValueError: if it stands beside other initialisers.
+    """
+    given = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
+    found = [cfg for cfg in given if cfg.get('type') in ('Pretrained', PretrainedInit)]
+    if not found:
+        return None
+    if len(given) > 1:
+        raise ValueError(f'Pretrained fills the whole module, so give it alone: {init_cfg}')
+    return PretrainedInit(**{key: value for key, value in found[0].items() if key != 'type'})

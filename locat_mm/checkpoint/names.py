@@ -1,0 +1,85 @@
+"""Names of weights: OpenMMLab's models and the official files (timm's and the authors')."""
+
+import re
+
+import torch
+from torch import Tensor
+
+from .reading import StateDict
+
+__all__ = ['share', 'to_official', 'to_openmmlab']
+
+_BACKBONE, _NECK_NORM, _HEAD = 'backbone.', 'neck.norm.', 'head.fc.'
+_DECODER = ('decode_head.', 'auxiliary_head.')
+#: Jumbo's layers share one MLP; files hold it once, or once per layer.
+_LAYER_OF_SHARED = re.compile(r'\bblocks\.\d+\.(?=jumbo_mlp\.)')
+
+
+def to_official(state: StateDict) -> tuple[dict[str, Tensor], list[str]]:
+    """An OpenMMLab model's weights under the official names.
+
+    Args:
+        state: of an mmpretrain classifier (``backbone``, ``neck.norm``, ``head.fc``) or an
+            mmseg segmentor, of which the backbone is taken.
+
+    Returns:
+        the renamed weights, and the names of those left out (the decoder's).
+
+    Raises:
+        ValueError: if there is no backbone, or a part that the official files do not know.
+    """
+    if not any(key.startswith(_BACKBONE) for key in state):
+        raise ValueError(f'no key starts with {_BACKBONE!r}: this is no checkpoint of OpenMMLab')
+    # Swin's classifier is a module of its own in timm.
+    is_swin = any(key.startswith(f'{_BACKBONE}layers.') for key in state)
+    official = {_BACKBONE: '', _NECK_NORM: 'fc_norm.', _HEAD: 'head.fc.' if is_swin else 'head.'}
+    renamed, left_out = {}, []
+    for key, value in share(state).items():
+        if key.startswith(_DECODER):
+            left_out.append(key)
+            continue
+        prefix = next((known for known in official if key.startswith(known)), None)
+        if prefix is None:
+            raise ValueError(f'{key} has no name in the official files')
+        renamed[official[prefix] + key.removeprefix(prefix)] = value
+    return renamed, left_out
+
+
+def to_openmmlab(state: StateDict, neck_norm: bool) -> dict[str, Tensor]:
+    """Official weights under the names of an mmpretrain classifier.
+
+    Args:
+        state: of timm or of the authors.
+        neck_norm: whether ``fc_norm``, which follows the pooling, belongs to the neck (with
+            PRR) or to the backbone (without).
+    """
+    renamed = {}
+    for key, value in share(state).items():
+        stem, _, rest = key.partition('.')
+        if stem == 'head':
+            target = _HEAD + rest.removeprefix('fc.')
+        elif stem == 'fc_norm' and neck_norm:
+            target = _NECK_NORM + rest
+        else:
+            target = _BACKBONE + key
+        renamed[target] = value
+    return renamed
+
+
+def share(state: StateDict) -> dict[str, Tensor]:
+    """Put a weight that all layers share under its one name.
+
+    Raises:
+        ValueError: if it differs from layer to layer.
+    """
+    shared: dict[str, Tensor] = {}
+    for key, value in state.items():
+        name = shared_name(key)
+        if name in shared and not torch.equal(shared[name], value):
+            raise ValueError(f'the layers share {name}, but {key} differs from it')
+        shared[name] = value
+    return shared
+
+
+def shared_name(key: str) -> str:
+    return _LAYER_OF_SHARED.sub('', key)

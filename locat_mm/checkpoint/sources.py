@@ -1,0 +1,153 @@
+"""Where weights come from: local files, the Hugging Face hub, timm's pretrained models."""
+
+import difflib
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from .reading import read_file
+
+__all__ = ['read_state_dict']
+
+#: What torch.load takes.
+MapLocation = str | torch.device | dict[str, str] | Callable | None
+
+#: By preference.
+_WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')
+
+
+def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint without executing a pickle.
+
+    Args:
+        source: a local ``.safetensors`` or a file of ``torch.save`` (a state dict, possibly
+            under ``state_dict`` or ``model``); ``hf-hub:OWNER/NAME`` or
+            ``hf-hub:OWNER/NAME@REVISION`` for a repository of the Hugging Face hub;
+            ``timm:NAME`` for a pretrained model of timm, in timm's present names. What lies in
+            the hub's cache is used as it is, without asking the network.
+        map_location: as in ``torch.load``.
+
+    Returns:
+        name -> tensor, without a ``module.`` in front.
+
+    Raises:
+        FileNotFoundError: if there is no such file, or the hub is out of reach and its cache
+            does not have it.
+        ValueError: if it is an address, unreadable, needs a pickle executed, holds no state
+            dict; if the hub has no such repository, revision or weight file; if timm has no
+            such pretrained model.
+    """
+    scheme, _, name = str(source).partition(':')
+    if '://' in str(source):
+        raise ValueError(f'{source} is an address: download the file and give its path')
+    if scheme == 'hf-hub':
+        state = _read_from_hub(name)
+    elif scheme == 'timm':
+        state = _read_from_timm(name)
+    else:
+        state = read_file(source)
+    return _move(state, map_location)
+
+
+# mmengine's schemes are regular expressions, matched at the start; addresses stay mmengine's.
+@CheckpointLoader.register_scheme(
+    prefixes=['hf-hub:', 'timm:', r'(?!\S+://).+\.safetensors$'], force=True
+)
+def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> dict[str, Tensor]:
+    """What mmengine calls for these sources; see :func:`read_state_dict`."""
+    return read_state_dict(filename, map_location)
+
+
+def _read_from_hub(name: str) -> dict[str, Tensor]:
+    parsed = re.fullmatch(r'([\w.-]+/[\w.-]+)(?:@(\S+))?', name)
+    if parsed is None:
+        raise ValueError(
+            f'hf-hub:{name} is no repository of the hub: write hf-hub:OWNER/NAME or '
+            'hf-hub:OWNER/NAME@REVISION'
+        )
+    return read_file(_find_weight_file(*parsed.groups()))
+
+
+def _find_weight_file(repo: str, revision: str | None) -> str:
+    # The cache first: the same run gives the same weights, and needs no network.
+    for cached in (True, False):
+        for file in _WEIGHT_FILES:
+            try:
+                return hf_hub_download(repo, file, revision=revision, local_files_only=cached)
+            except LocalEntryNotFoundError as error:
+                if not cached:
+                    raise FileNotFoundError(_how_to_place(repo, revision, error)) from error
+            except EntryNotFoundError:
+                pass
+            except GatedRepoError as error:
+                raise ValueError(
+                    f'hf-hub:{repo} is gated: accept its terms on the hub, then `hf auth login`'
+                ) from error
+            except RepositoryNotFoundError as error:
+                raise ValueError(
+                    f'the hub has no repository {repo}; if it is private, `hf auth login` first'
+                ) from error
+            except RevisionNotFoundError as error:
+                raise ValueError(f'hf-hub:{repo} has no revision {revision!r}') from error
+    raise ValueError(f'hf-hub:{repo} has no weight file: neither {" nor ".join(_WEIGHT_FILES)}')
+
+
+def _how_to_place(repo: str, revision: str | None, error: Exception) -> str:
+    option = f' --revision {revision}' if revision else ''
+    folder = f'models--{repo.replace("/", "--")}'
+    reason = str(error.__cause__ or error).partition('\n')[0]
+    return (
+        f'{_WEIGHT_FILES[0]} of hf-hub:{repo} is not in the cache, and the hub is out of reach '
+        f'({reason}). On a machine with network run `hf download {repo}{option}` and copy the '
+        f'folder {folder} from its cache to {constants.HF_HUB_CACHE}; or copy '
+        f'{_WEIGHT_FILES[0]} alone and give its path in place of the name'
+    )
+
+
+def _read_from_timm(name: str) -> dict[str, Tensor]:
+    if not timm.models.is_model_pretrained(name):
+        has = 'has no pretrained weights of' if timm.is_model(name) else 'knows no model'
+        arch = name.partition('.')[0]
+        available = timm.list_pretrained()
+        close = [tagged for tagged in available if tagged.partition('.')[0] == arch]
+        close = close or difflib.get_close_matches(name, available, n=4)
+        hint = f'; choose from {", ".join(close)}' if close else ''
+        raise ValueError(f'timm {has} {name!r}{hint}')
+    pretrained_cfg = timm.get_pretrained_cfg(name)
+    assert pretrained_cfg is not None
+    if not pretrained_cfg.hf_hub_id:
+        raise ValueError(
+            f'timm keeps the weights of {name!r} outside the hub: download {pretrained_cfg.url} '
+            'and give its path'
+        )
+    given = dict(state_dict=_read_from_hub(pretrained_cfg.hf_hub_id))
+    # timm brings old names up to date only while it loads. Its random start is thrown away.
+    with torch.random.fork_rng(devices=[]):
+        model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)
+    return model.state_dict()
+
+
+def _move(state: dict[str, Tensor], map_location: MapLocation) -> dict[str, Tensor]:
+    if map_location is None:
+        return state
+    if isinstance(map_location, (str, torch.device)):
+        return {key: value.to(map_location) for key, value in state.items()}
+    # Only torch.load knows what to do with a mapping or a function.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    buffer.seek(0)
+    return torch.load(buffer, map_location=map_location, weights_only=True)

@@ -1,0 +1,66 @@
+"""Hooks of mmengine's Runner."""
+
+import logging
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from ..checkpoint import check_fit, unwrap
+from ..registry import HOOKS, register
+
+__all__ = ['CheckpointFitHook', 'innermost']
+
+
+@register(HOOKS)
+class CheckpointFitHook(Hook):
+    """Brings a loaded checkpoint under the model's own names, and checks that it fits.
+
+    mmengine lets a checkpoint of another model pass: what does not fit keeps its random
+    weights. Here testing and resuming are strict; starting from ``load_from`` logs what does
+    not fit, and fails only if nothing does. Official names (timm's and the authors') are
+    understood. :func:`locat_mm.engine.build_runner` registers this hook; in a config for other
+    tools it is ``custom_hooks=[dict(type='locat_mm.CheckpointFitHook')]``.
+
+    Args:
+        model: what the weights must fit; by default the runner's model. A sharded model needs
+            the whole one here; it may be on the meta device.
+        strict: be strict when starting too; official weights then fill all of a classifier,
+            or the backbone of a segmentor.
+    """
+
+    #: Before hooks that use the weights, such as EMAHook.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, model: nn.Module | None = None, strict: bool = False) -> None:
+        self.model = model
+        self.strict = strict
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the fitting weights, under the model's own names, into the checkpoint.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        # Only training builds the training loop.
+        is_start = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        fitted = check_fit(
+            innermost(runner.model) if self.model is None else self.model,
+            unwrap(checkpoint, 'the checkpoint'),
+            'the checkpoint',
+            strict=self.strict or not is_start,
+            whole=not is_start,
+        )
+        if fitted.problems:
+            print_log(f'the checkpoint fits in part.{fitted.problems}', 'current', logging.WARNING)
+        checkpoint['state_dict'] = fitted.state
+
+
+def innermost(model: Any) -> nn.Module:
+    """The model inside the wrappers of distribution and of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model

@@ -1,0 +1,26 @@
+"""Turn a checkpoint of an OpenMMLab classifier or segmentor into timm's / the authors' form.
+
+Names alone change. Of a segmentor the backbone is taken.
+"""
+
+import argparse
+
+from locat_mm.checkpoint import check_target, read_state_dict, to_official, write_state_dict
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', help="checkpoint of OpenMMLab's, e.g. epoch_300.pth")
+    parser.add_argument('dst', help='file to write: .safetensors, .pth or .pt')
+    parser.add_argument('--force', action='store_true', help='overwrite an existing file')
+    args = parser.parse_args()
+    check_target(args.dst, args.force)
+    state, left_out = to_official(read_state_dict(args.src))
+    write_state_dict(state, args.dst, args.force)
+    print(f'{args.dst}: {len(state)} tensors')
+    if left_out:
+        print(f'A segmentor: its backbone alone, without {len(left_out)} tensors of the decoder.')
+
+
+if __name__ == '__main__':
+    main()
