@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation test lint format clean
+.PHONY: install demo demo-ablation demo-families bench-families test lint format clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,12 @@ demo: install
 demo-ablation: install
 	$(BIN)/python tools/demo/run.py --ablation --seeds $(SEEDS)
 
+demo-families: install
+	$(BIN)/python tools/demo/run.py --families
+
+bench-families: install
+	$(BIN)/python benchmarks/families.py
+
 test: install
 	$(BIN)/python -m pytest tests
 
@@ -37,4 +43,5 @@ format: install
 
 # Leaves the runs of others in work_dirs alone.
 clean:
-	rm -rf $(VENV) work_dirs/demo work_dirs/demo_ablation work_dirs/demo_smoke data/digit_scenes
+	rm -rf $(VENV) work_dirs/demo work_dirs/demo_ablation work_dirs/demo_families work_dirs/demo_smoke \
+	  data/digit_scenes

@@ -37,7 +37,9 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
             file = folder / row.stem / f'seed{seed}' / 'result.json'
             file.parent.mkdir(parents=True)
             file.write_text(json.dumps(result))
-            file.with_name('fingerprint').write_text(run.fingerprint(row, smoke=False))
+            file.with_name('fingerprint').write_text(
+                run.fingerprint(row, run.PLANS['ablation'], smoke=False)
+            )
     printed = workplace.run('demo/run.py', '--ablation', '--seeds', 2)
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == [row.name for row in run.ABLATION]
@@ -45,3 +47,30 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
     assert '82.00 ± 2.83' in printed
+
+
+def test_families_run_through_the_dist_tools(workplace, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    monkeypatch.chdir(workplace.folder)
+    import run
+
+    # One family for real; the others' results are there.
+    plan = run.PLANS['families']
+    folder = workplace.folder / 'work_dirs' / 'demo_families_smoke'
+    for row in plan.rows:
+        if row.name == 'LocAtSwin':
+            continue
+        file = folder / row.stem / 'seed0' / 'result.json'
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(dict(name=row.name, top1=1.0, miou=2.0, params=3, seconds=4.0)))
+        file.with_name('fingerprint').write_text(run.fingerprint(row, plan, smoke=True))
+    printed = workplace.run('demo/run.py', '--families', '--smoke')
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert [row['name'] for row in summary] == [
+        *('ViT', 'LocAtViT', 'RegViT', 'LocAtRegViT', 'RoPEViT', 'LocAtRoPEViT'),
+        *('Jumbo', 'LocAtJumbo', 'Swin', 'LocAtSwin'),
+    ]
+    assert 'processes each: 2' in printed
+    log = (folder / 'families' / 'locatswin' / 'seed0' / 'classify' / 'train.txt').read_text()
+    assert '2 processes on CPU over gloo' in log
+    assert summary[-1]['params'] > 1000

@@ -1,8 +1,9 @@
 """The main job end to end on embedded data: pretrain, freeze, decode, test, compare.
 
 Every step is one call of the tools that a real run uses (tools/train.py, tools/test.py); only
-the configs and the data are small. ``--ablation`` runs all rows over several seeds. An
-interrupted run continues where it stopped.
+the configs and the data are small. ``--ablation`` runs its rows over several seeds,
+``--families`` every family for a few epochs through the dist tools. An interrupted run
+continues where it stopped.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,14 @@ PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|
 SMOKE = {
     'classify': ['train_cfg.max_epochs=1', 'param_scheduler=None'],
     'segment': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
+}
+#: ``--families``: two epochs and 150 iterations, the global batch on two processes
+SHORT = {
+    'classify': ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=32'],
+    'segment': [
+        *('train_cfg.max_iters=150', 'train_cfg.val_interval=150'),
+        *('param_scheduler.0.total_steps=150', 'train_dataloader.batch_size=8'),
+    ],
 }
 
 
@@ -60,18 +69,52 @@ ABLATION = (
 )
 
 
-def call(label: str, log: Path, script: str, *args: str) -> None:
+FAMILIES = (
+    *DEMO,
+    *(
+        Row(f'{locat}{family}', f'families/{locat}{family}'.lower())
+        for family in ('RegViT', 'RoPEViT', 'Jumbo', 'Swin')
+        for locat in ('', 'LocAt')
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A table: its rows, where they run, for how long and on how many processes."""
+
+    rows: tuple[Row, ...]
+    folder: str
+    options: dict[str, list[str]] = field(default_factory=dict)
+    processes: int = 1
+
+    def command(self, tool: str, args: list[str]) -> list[str]:
+        """``tool`` (``'train'`` or ``'test'``) with its arguments, as a user would call it."""
+        if self.processes == 1:
+            return [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *args]
+        count = 2 if tool == 'test' else 1  # config and checkpoint, or the config
+        script = str(ROOT / 'tools' / f'dist_{tool}.sh')
+        return ['bash', script, *args[:count], str(self.processes), *args[count:]]
+
+
+PLANS = {
+    'demo': Plan(DEMO, 'demo'),
+    'ablation': Plan(ABLATION, 'demo_ablation'),
+    'families': Plan(FAMILIES, 'demo_families', SHORT, processes=2),
+}
+
+
+def call(label: str, log: Path, command: list[str]) -> None:
     """Run a tool; show its progress on one line in ten seconds, keep all of it in a log.
 
     Raises:
         SystemExit: if the tool fails, with the end of its output.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, str(ROOT / 'tools' / script), *args]
     lines: list[str] = []
     last_shown = time.monotonic()
-    # One thread each: two models train side by side, see main.
-    env = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    # One thread each: two models or two processes run side by side, see main.
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
     with (
         open(log, 'w', encoding='utf-8') as file,
         subprocess.Popen(
@@ -91,18 +134,19 @@ def call(label: str, log: Path, script: str, *args: str) -> None:
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
-def fingerprint(row: Row, smoke: bool) -> str:
+def fingerprint(row: Row, plan: Plan, smoke: bool) -> str:
     """Changes with whatever a result depends on but the seed: configs, data, scale."""
     configs = [Config.fromfile(config_path(row, part)).to_dict() for part in PARTS]
     meta = (DATA / 'meta.json').read_text()
-    return hashlib.sha256(repr((configs, meta, smoke)).encode()).hexdigest()
+    scale = (plan.options, plan.processes, smoke)
+    return hashlib.sha256(repr((configs, meta, scale)).encode()).hexdigest()
 
 
 def config_path(row: Row, part: str) -> Path:
     return ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py'
 
 
-def run_row(row: Row, work_dir: Path, seed: int, smoke: bool) -> dict:
+def run_row(row: Row, work_dir: Path, seed: int, plan: Plan, smoke: bool) -> dict:
     """Pretrain and decode one model, or continue where an earlier run stopped.
 
     Returns:
@@ -110,7 +154,7 @@ def run_row(row: Row, work_dir: Path, seed: int, smoke: bool) -> dict:
         ``seconds`` (wall time of training, both parts).
     """
     mark, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
-    current = fingerprint(row, smoke)
+    current = fingerprint(row, plan, smoke)
     if work_dir.exists() and (not mark.exists() or mark.read_text() != current):
         print(f'{row.name}, seed {seed}: configs or data have changed, so it runs anew')
         shutil.rmtree(work_dir)
@@ -124,24 +168,31 @@ def run_row(row: Row, work_dir: Path, seed: int, smoke: bool) -> dict:
         label = f'{row.name}, seed {seed}, {part}'
         print(f'{label} ...', flush=True)
         config, part_dir = str(config_path(row, part)), work_dir / part
-        options = [f'randomness.seed={seed}', *(SMOKE[part] if smoke else ())]
+        chosen = SMOKE if smoke else plan.options
+        options = [f'randomness.seed={seed}', *chosen.get(part, ())]
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
         with added_to(work_dir / 'seconds'):
             call(
                 label,
                 part_dir / 'train.txt',
-                'train.py',
-                *(config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options),
+                plan.command(
+                    'train',
+                    [config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options],
+                ),
             )
         checkpoints[part] = (part_dir / 'last_checkpoint').read_text().strip()
         out = part_dir / 'metrics.json'
         call(
             f'{label}, test',
             part_dir / 'test.txt',
-            'test.py',
-            *(config, checkpoints[part], '--work-dir', str(part_dir / 'test')),
-            *('--out', str(out), '--out-item', 'metrics'),
+            plan.command(
+                'test',
+                [
+                    *(config, checkpoints[part], '--work-dir', str(part_dir / 'test')),
+                    *('--out', str(out), '--out-item', 'metrics'),
+                ],
+            ),
         )
         metrics[part] = json.loads(out.read_text())
     result = dict(
@@ -203,7 +254,9 @@ def show(rows: list[dict]) -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
+    kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
     parser.add_argument('--seeds', type=int, default=3, help='seeds of the ablation')
     parser.add_argument(
         '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
@@ -217,7 +270,8 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    work_dir = Path('work_dirs') / ('demo_ablation' if args.ablation else 'demo')
+    plan = PLANS['ablation' if args.ablation else 'families' if args.families else 'demo']
+    work_dir = Path('work_dirs') / plan.folder
     if args.smoke:
         work_dir = work_dir.with_name(f'{work_dir.name}_smoke')
     if args.fresh:
@@ -227,14 +281,15 @@ def main() -> None:
     source = hashlib.sha256(converter.read_bytes()).hexdigest()
     if not meta.exists() or json.loads(meta.read_text())['source'] != source:
         subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
-    rows = ABLATION if args.ablation else DEMO
+    rows = plan.rows
     seeds = range(args.seeds if args.ablation else 1)
     # Seeds outside, so that an early stop leaves whole tables. Two at a time: models this small
     # do not fill two cores alone.
+    at_a_time = 1 if plan.processes > 1 else 2
     jobs = [(row, work_dir / row.stem / f'seed{seed}', seed) for seed in seeds for row in rows]
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=at_a_time) as pool:
         try:
-            done = list(pool.map(lambda job: run_row(*job, args.smoke), jobs))
+            done = list(pool.map(lambda job: run_row(*job, plan, args.smoke), jobs))
         finally:
             pool.shutdown(cancel_futures=True)
     results = {row: done[index :: len(rows)] for index, row in enumerate(rows)}
@@ -245,8 +300,11 @@ def main() -> None:
     summary_file = work_dir / 'summary.json'
     summary_file.write_text(json.dumps(summary, indent=2) + '\n')
     show(summary)
-    print(f'Two models trained at a time, one thread each. Table: {summary_file}')
-    if not args.ablation:
+    print(
+        f'Models at a time: {at_a_time}, processes each: {plan.processes}, threads of a process: '
+        f'1. Table: {summary_file}'
+    )
+    if plan.rows is DEMO:
         models = {
             row.name: (
                 config_path(row, 'segment'),
