@@ -17,7 +17,14 @@ setup(
     license='Apache-2.0',
     packages=find_packages(include=['locat_mm', 'locat_mm.*']),
     python_requires='>=3.10',
-    install_requires=['torch>=2.6', 'torchvision', 'timm>=1.0.31', 'safetensors', 'huggingface_hub', 'numpy'],
+    install_requires=[
+        'torch>=2.6',
+        'torchvision',
+        'timm>=1.0.31',
+        'safetensors',
+        'huggingface_hub',
+        'numpy',
+    ],
     # Two distributions of OpenMMLab share their import names; choose one.
     extras_require={
         'onedl': [

@@ -17,7 +17,7 @@ from golden import Golden
 from locat_mm.datasets import CheckAnnotations
 from locat_mm.distribution import check_openmmlab
 from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.launch import _KNOWN_KEYS, _VARIABLES, _check_keys
+from locat_mm.engine.launch import _KNOWN_KEYS, _VARIABLES, _check_keys, _use_gloo
 
 
 @pytest.fixture
@@ -242,3 +242,15 @@ def test_openmmlab_must_be_there_once(installed, message, monkeypatch):
 def test_either_distribution_will_do(packages, monkeypatch):
     monkeypatch.setattr('locat_mm.distribution._is_installed', packages.__contains__)
     check_openmmlab()
+
+
+def test_sync_bn_on_the_cpu_names_the_way_out():
+    cfg = load_config(str(ROOT / 'configs' / 'vit' / 'vit_tiny_upernet_ade20k.py'))
+    cfg.launcher = 'pytorch'
+    with pytest.raises(RuntimeError, match='SyncBN needs accelerators') as caught:
+        _use_gloo(cfg)
+    options = str(caught.value).partition('--cfg-options ')[2].split()
+    assert len(options) == 3
+    # With what the message says, no SyncBN is left.
+    cfg.merge_from_dict(dict(option.split('=') for option in options))
+    assert 'SyncBN' not in str(cfg.model)

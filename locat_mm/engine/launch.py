@@ -194,6 +194,12 @@ def _use_gloo(cfg: Config) -> None:
             f'launcher={cfg.launcher!r} needs accelerators, and this machine has none: use '
             "launcher='pytorch' (tools/dist_train.sh)"
         )
+    synced = list(_sync_bn_keys(cfg.model, 'model'))
+    if synced:
+        raise RuntimeError(
+            'SyncBN needs accelerators, and this machine has none. To normalise per process, add '
+            f'--cfg-options {" ".join(f"{key}.type=BN" for key in synced)}'
+        )
     torch.distributed.init_process_group('gloo')
     if os.environ['RANK'] == '0':
         print(f'No accelerator: {os.environ["WORLD_SIZE"]} processes on CPU over gloo.')
@@ -204,3 +210,12 @@ def _use_gloo(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
+
+
+def _sync_bn_keys(cfg: dict, key: str) -> Iterator[str]:
+    """Dotted keys of the SyncBN settings in a config."""
+    if cfg.get('type') == 'SyncBN':
+        yield key
+    for name, child in cfg.items():
+        if isinstance(child, dict):
+            yield from _sync_bn_keys(child, f'{key}.{name}')

@@ -22,6 +22,6 @@ pretrained = dict(type='Pretrained', checkpoint='work_dirs/jumbo_small_imagenet/
 pyramid = dict(
     out_indices=(2, 5, 8, 11),
     channels=[384, 384, 384, 384],
-    neck=dict(type='Feature2Pyramid', embed_dim=384),
+    neck=dict(type='Feature2Pyramid', embed_dim=384, norm_cfg=dict(type='SyncBN')),
 )
 layer_decay_rate = 0.65

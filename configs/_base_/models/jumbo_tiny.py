@@ -22,6 +22,6 @@ pretrained = dict(type='Pretrained', checkpoint='work_dirs/jumbo_tiny_imagenet/e
 pyramid = dict(
     out_indices=(2, 5, 8, 11),
     channels=[192, 192, 192, 192],
-    neck=dict(type='Feature2Pyramid', embed_dim=192),
+    neck=dict(type='Feature2Pyramid', embed_dim=192, norm_cfg=dict(type='SyncBN')),
 )
 layer_decay_rate = 0.65

@@ -15,6 +15,6 @@ pretrained = dict(type='Pretrained', checkpoint='work_dirs/ropevit_base_imagenet
 pyramid = dict(
     out_indices=(2, 5, 8, 11),
     channels=[768, 768, 768, 768],
-    neck=dict(type='Feature2Pyramid', embed_dim=768),
+    neck=dict(type='Feature2Pyramid', embed_dim=768, norm_cfg=dict(type='SyncBN')),
 )
 layer_decay_rate = 0.65

@@ -14,6 +14,6 @@ pretrained = dict(type='Pretrained', checkpoint='work_dirs/vit_base_imagenet/epo
 pyramid = dict(
     out_indices=(2, 5, 8, 11),
     channels=[768, 768, 768, 768],
-    neck=dict(type='Feature2Pyramid', embed_dim=768),
+    neck=dict(type='Feature2Pyramid', embed_dim=768, norm_cfg=dict(type='SyncBN')),
 )
 layer_decay_rate = 0.65
