@@ -12,10 +12,18 @@ from collections.abc import Callable
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
+from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
 from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
-__all__ = ['HOOKS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'TRANSFORMS', 'register']
+__all__ = [
+    'HOOKS',
+    'MODELS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'STRATEGIES',
+    'TRANSFORMS',
+    'register',
+]
 
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='locat_mm', locations=['locat_mm.engine'])
 MODELS = Registry(
@@ -29,6 +37,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     parent=ROOT_OPTIM_WRAPPER_CONSTRUCTORS,
     scope='locat_mm',
     locations=['locat_mm.engine'],
+)
+STRATEGIES = Registry(
+    'strategy', parent=ROOT_STRATEGIES, scope='locat_mm', locations=['locat_mm.engine.sharding']
 )
 TRANSFORMS = Registry(
     'transform', parent=ROOT_TRANSFORMS, scope='locat_mm', locations=['locat_mm.datasets']

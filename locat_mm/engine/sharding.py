@@ -1,0 +1,107 @@
+"""Sharded training: parameters, gradients and optimizer state spread over the devices."""
+
+from typing import Any
+
+from mmengine._strategy import DDPStrategy
+from mmengine.device import get_device
+from mmengine.dist import get_world_size, is_distributed
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
+
+from ..registry import STRATEGIES, register
+
+__all__ = ['FullyShardStrategy']
+
+
+@register(STRATEGIES)
+class FullyShardStrategy(DDPStrategy):
+    """A strategy of mmengine's FlexibleRunner on torch's ``fully_shard`` (FSDP2).
+
+    mmengine's own ``FSDPStrategy`` flattens parameters: weight decay that depends on their
+    dimensions is then lost, and each device clips the gradient by the norm of its own part.
+    Here parameters keep their shapes, so both do what they do in an unsharded run. Checkpoints
+    are whole and those of an unsharded run: the tools test them with the plain config, and
+    either kind of run resumes from the other's.
+
+    Args:
+        blocks: name of the containers whose children are sharded one by one; ``'blocks'`` in
+            timm's transformers. The rest of the model is sharded as one.
+        kwargs: of mmengine's ``DDPStrategy``, without ``model_wrapper``.
+
+    Raises:
+        ValueError: if ``model_wrapper`` is given; in training, if the model has no such blocks.
+        RuntimeError: in training, without a launcher.
+    """
+
+    def __init__(self, *, blocks: str = 'blocks', **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if self.model_wrapper is not None:
+            raise ValueError(f'fully_shard wraps nothing, so {self.model_wrapper=} has no meaning')
+        self.blocks = blocks
+
+    def _wrap_model(self, model: nn.Module) -> nn.Module:
+        if not is_distributed():
+            raise RuntimeError('sharding needs a launcher: use tools/dist_train.sh')
+        blocks = [
+            block
+            for name, container in model.named_modules()
+            if name.rpartition('.')[2] == self.blocks
+            for block in container.children()
+        ]
+        if not blocks:
+            raise ValueError(f'{type(model).__name__} has no {self.blocks!r} that could be sharded')
+        device = get_device()
+        model = self.convert_model(model.to(device))
+        mesh = init_device_mesh(device, (get_world_size(),))
+        for block in blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(model, mesh=mesh)
+        return model
+
+    def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
+        """As :class:`DDPStrategy`: the main process writes."""
+        # All processes gather, before all but one drop out.
+        self._whole_model = _gather(self.model.state_dict())
+        self._whole_optimizer = _gather(self.optim_wrapper.state_dict())
+        super().save_checkpoint(filename, **kwargs)
+        del self._whole_model, self._whole_optimizer
+
+    def model_state_dict(self) -> dict:
+        """The whole weights; only while a checkpoint is saved."""
+        return self._whole_model
+
+    def optim_state_dict(self) -> dict:
+        """The whole optimizer state; only while a checkpoint is saved."""
+        return self._whole_optimizer
+
+    def load_model_state_dict(self, state_dict: dict, **kwargs: Any) -> None:
+        """Load whole weights; arguments as mmengine's."""
+        own = self.model.state_dict()
+        sharded = {key: _shard_like(value, own.get(key)) for key, value in state_dict.items()}
+        super().load_model_state_dict(sharded, **kwargs)
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        """Load a whole optimizer state."""
+        groups = self.optim_wrapper.optimizer.param_groups
+        # An optimizer numbers its parameters through all groups.
+        parameters = [parameter for group in groups for parameter in group['params']]
+        state = {
+            index: {name: _shard_like(value, parameters[index]) for name, value in values.items()}
+            for index, values in state_dict['state'].items()
+        }
+        super().load_optim_state_dict({**state_dict, 'state': state})
+
+
+def _gather(tree: Any) -> Any:
+    """Sharded tensors anywhere in dicts and lists to whole ones on the CPU."""
+    return tree_map(lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, tree)
+
+
+def _shard_like(value: Any, own: Tensor | None) -> Any:
+    """A whole tensor to the sharding of another of its shape; anything else as it is."""
+    if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
+        return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+    return value
