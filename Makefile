@@ -27,7 +27,7 @@ demo-families: install
 	$(BIN)/python tools/demo/run.py --families
 
 bench-families: install
-	$(BIN)/python benchmarks/families.py
+	$(BIN)/python benchmarks/families.py --sizes tiny small base --batch-size 4
 
 test: install
 	$(BIN)/python -m pytest tests
@@ -43,5 +43,4 @@ format: install
 
 # Leaves the runs of others in work_dirs alone.
 clean:
-	rm -rf $(VENV) work_dirs/demo work_dirs/demo_ablation work_dirs/demo_families work_dirs/demo_smoke \
-	  data/digit_scenes
+	rm -rf $(VENV) work_dirs/demo work_dirs/demo_* work_dirs/families.md data/digit_scenes

@@ -17,7 +17,14 @@ from golden import Golden
 from locat_mm.datasets import CheckAnnotations
 from locat_mm.distribution import check_openmmlab
 from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.launch import _KNOWN_KEYS, _VARIABLES, _check_keys, _use_gloo
+from locat_mm.engine.launch import (
+    _KNOWN_KEYS,
+    _VARIABLES,
+    _check_flexible,
+    _check_keys,
+    _sync_bn_keys,
+    _use_gloo,
+)
 
 
 @pytest.fixture
@@ -254,3 +261,16 @@ def test_sync_bn_on_the_cpu_names_the_way_out():
     # With what the message says, no SyncBN is left.
     cfg.merge_from_dict(dict(option.split('=') for option in options))
     assert 'SyncBN' not in str(cfg.model)
+
+
+def test_sync_bn_is_found_in_lists():
+    heads = [dict(type='FCNHead'), dict(type='FCNHead', norm_cfg=dict(type='SyncBN'))]
+    found = list(_sync_bn_keys(dict(auxiliary_head=heads), 'model'))
+    assert found == ['model.auxiliary_head.1.norm_cfg']
+
+
+def test_what_a_flexible_runner_would_ignore_is_refused():
+    cfg = load_config(str(ROOT / 'configs' / 'locat' / 'locatvit_base_imagenet_fsdp.py'))
+    cfg.sync_bn = 'torch'
+    with pytest.raises(ValueError, match='FlexibleRunner ignores sync_bn at top level'):
+        _check_flexible(cfg)

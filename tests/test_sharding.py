@@ -83,7 +83,7 @@ def test_weight_decay_is_that_of_the_plain_run(root, group, strategy):
 
 
 def test_what_cannot_be_sharded_is_one_clear_error(root, tmp_path, strategy, request):
-    with pytest.raises(RuntimeError, match='sharding needs a launcher: use tools/dist_train.sh'):
+    with pytest.raises(RuntimeError, match='train with tools/dist_train.sh; test with the plain'):
         strategy._wrap_model(torch.nn.Linear(2, 2))
     request.getfixturevalue('group')
     with pytest.raises(ValueError, match="Linear has no 'blocks' that could be sharded"):

@@ -10,7 +10,6 @@ from .reading import StateDict
 __all__ = ['share', 'to_official', 'to_openmmlab']
 
 _BACKBONE, _NECK_NORM, _HEAD = 'backbone.', 'neck.norm.', 'head.fc.'
-_DECODER = ('decode_head.', 'auxiliary_head.')
 #: Jumbo's layers share one MLP; files hold it once, or once per layer.
 _LAYER_OF_SHARED = re.compile(r'\bblocks\.\d+\.(?=jumbo_mlp\.)')
 
@@ -23,19 +22,20 @@ def to_official(state: StateDict) -> tuple[dict[str, Tensor], list[str]]:
             mmseg segmentor, of which the backbone is taken.
 
     Returns:
-        the renamed weights, and the names of those left out (the decoder's).
+        the renamed weights, and the names of those left out (a segmentor's neck and heads).
 
     Raises:
         ValueError: if there is no backbone, or a part that the official files do not know.
     """
     if not any(key.startswith(_BACKBONE) for key in state):
         raise ValueError(f'no key starts with {_BACKBONE!r}: this is no checkpoint of OpenMMLab')
+    is_segmentor = any(key.startswith('decode_head.') for key in state)
     # Swin's classifier is a module of its own in timm.
     is_swin = any(key.startswith(f'{_BACKBONE}layers.') for key in state)
     official = {_BACKBONE: '', _NECK_NORM: 'fc_norm.', _HEAD: 'head.fc.' if is_swin else 'head.'}
     renamed, left_out = {}, []
     for key, value in share(state).items():
-        if key.startswith(_DECODER):
+        if is_segmentor and not key.startswith(_BACKBONE):
             left_out.append(key)
             continue
         prefix = next((known for known in official if key.startswith(known)), None)

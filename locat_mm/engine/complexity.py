@@ -100,7 +100,9 @@ def input_size(cfg: Config) -> tuple[int, int]:
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    # Transforms give (width, height).
     crops = [step.get('crop_size') for step in dataset.get('pipeline') or ()]
+    crops = [crop[::-1] if isinstance(crop, (list, tuple)) else crop for crop in crops]
     candidates = (
         preprocessor.get('size'),
         cfg.get('crop_size'),

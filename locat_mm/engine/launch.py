@@ -82,6 +82,7 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     """
     _check_data(cfg, ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader'))
     _check_amp(cfg, testing=checkpoint is not None)
+    _check_flexible(cfg)
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
         _use_gloo(cfg)
     # mmengine pickles this class with the schedule, and would run the whole file as a pickle
@@ -161,6 +162,19 @@ def _check_amp(cfg: Config, testing: bool) -> None:
         )
 
 
+def _check_flexible(cfg: Config) -> None:
+    """mmengine's FlexibleRunner reads these in its strategy, and not at top level."""
+    if cfg.get('runner_type') != 'FlexibleRunner':
+        return
+    moved = ('sync_bn', 'model_wrapper_cfg', 'find_unused_parameters')
+    ignored = [key for key in moved if cfg.get(key)]
+    if ignored:
+        raise ValueError(
+            f'FlexibleRunner ignores {", ".join(ignored)} at top level: see the arguments of '
+            'strategy (strategy.sync_bn)'
+        )
+
+
 def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     for loader in loaders:
         for dataset in _datasets((cfg.get(loader) or {}).get('dataset')):
@@ -212,10 +226,15 @@ def _use_gloo(cfg: Config) -> None:
         )
 
 
-def _sync_bn_keys(cfg: dict, key: str) -> Iterator[str]:
+def _sync_bn_keys(cfg: Any, key: str) -> Iterator[str]:
     """Dotted keys of the SyncBN settings in a config."""
-    if cfg.get('type') == 'SyncBN':
-        yield key
-    for name, child in cfg.items():
-        if isinstance(child, dict):
-            yield from _sync_bn_keys(child, f'{key}.{name}')
+    if isinstance(cfg, dict):
+        if cfg.get('type') == 'SyncBN':
+            yield key
+        children: Iterable = cfg.items()
+    elif isinstance(cfg, (list, tuple)):
+        children = enumerate(cfg)
+    else:
+        return
+    for name, child in children:
+        yield from _sync_bn_keys(child, f'{key}.{name}')

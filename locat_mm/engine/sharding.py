@@ -32,8 +32,8 @@ class FullyShardStrategy(DDPStrategy):
         kwargs: of mmengine's ``DDPStrategy``, without ``model_wrapper``.
 
     Raises:
-        ValueError: if ``model_wrapper`` is given; in training, if the model has no such blocks.
-        RuntimeError: in training, without a launcher.
+        ValueError: if ``model_wrapper`` is given, or the model has no such blocks.
+        RuntimeError: without a launcher.
     """
 
     def __init__(self, *, blocks: str = 'blocks', **kwargs: Any) -> None:
@@ -44,7 +44,10 @@ class FullyShardStrategy(DDPStrategy):
 
     def _wrap_model(self, model: nn.Module) -> nn.Module:
         if not is_distributed():
-            raise RuntimeError('sharding needs a launcher: use tools/dist_train.sh')
+            raise RuntimeError(
+                'sharding needs a launcher: train with tools/dist_train.sh; '
+                'test with the plain config'
+            )
         blocks = [
             block
             for name, container in model.named_modules()

@@ -144,8 +144,10 @@ def test_every_row_of_the_ablation_has_a_plain_and_a_locat_neighbour():
     assert set(SIZES) == set(DROP_PATH)
 
 
-def test_the_readme_names_shipped_configs():
-    readme = (ROOT / 'README.md').read_text()
-    named = set(re.findall(r'configs/([\w/]+\.py)', readme))
+def test_the_docs_name_shipped_configs():
+    pages = [ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')]
+    named = {n for page in pages for n in re.findall(r'configs/([\w/]+\.py)', page.read_text())}
+    named = {name for name in named if not re.search('[A-Z]{3}', name)}  # FAMILY_SIZE_TASK
     assert {'locat/locatvit_tiny_imagenet.py', 'locat/locatvit_tiny_ade20k.py'} <= named
-    assert named <= set(CONFIGS)
+    shipped = {*CONFIGS, *(f'_base_/{p.name}' for p in (ROOT / 'configs' / '_base_').glob('*.py'))}
+    assert named <= shipped

@@ -327,3 +327,27 @@ def test_layer_wise_decay_through_mmpretrains_constructor():
     assert rates['backbone.blocks.0.attn.gaug.log_var.weight'] == 0.5**12
     assert rates['backbone.blocks.11.mlp.fc1.weight'] == 0.5
     assert rates['backbone.norm.weight'] == rates['head.fc.weight'] == 1.0
+
+
+@pytest.mark.parametrize(
+    'paramwise, message',
+    [
+        (dict(bias_lr_mult=2.0), 'knows no bias_lr_mult in paramwise_cfg'),
+        (dict(custom_keys=dict(decode_head=dict(lr_mult=10.0))), r"\['decode_head'\].lr_mult"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(paramwise, message):
+    name = 'locat/locatvit_tiny_ade20k.py'
+    cfg = load(name, {**shrink(name), 'optim_wrapper.paramwise_cfg': paramwise})
+    with pytest.raises(ValueError, match=message):
+        optimizer_of(cfg, MODELS.build(cfg.model))
+
+
+def test_a_backbone_without_depths_needs_no_decay():
+    name = 'locat/locatvit_tiny_ade20k.py'
+    cfg = load(name, shrink(name))
+    model = torch.nn.ModuleDict(dict(backbone=torch.nn.Linear(2, 2)))
+    assert len(by_name(model, optimizer_of(cfg, model).optimizer)) == 2
+    cfg.optim_wrapper.paramwise_cfg = dict(layer_decay_rate=0.5)
+    with pytest.raises(ValueError, match='layer_decay_rate=0.5 needs a backbone with get_layer'):
+        optimizer_of(cfg, model)

@@ -207,6 +207,7 @@ def test_prr_closes_the_pretraining_model(family, image):
     [
         ('swin', dict(out_type='cls_token'), "unknown out_type 'cls_token'; choose from raw"),
         ('swin', dict(out_indices=3), r'out_indices=3 must be within 0\.\.2'),
+        ('swin', dict(window_size=0), 'got window_size=0'),
         ('swin', dict(arch='large'), "unknown arch 'large'"),
         (
             'swin',

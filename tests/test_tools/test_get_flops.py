@@ -161,6 +161,12 @@ def test_input_size_is_the_configs_own(config, expected):
     assert input_size(load_config(str(ROOT / 'configs' / config))) == expected
 
 
+def test_a_crop_is_width_by_height():
+    pipeline = [dict(type='CenterCrop', crop_size=(32, 16))]  # mmcv's order
+    test_dataloader = dict(dataset=dict(pipeline=pipeline))
+    assert input_size(Config(dict(model=dict(), test_dataloader=test_dataloader))) == (16, 32)
+
+
 def test_bad_input_is_one_clear_error(tmp_path, capsys):
     lenet = tmp_path / 'lenet.py'
     model = dict(type='ImageClassifier', backbone=dict(type='LeNet5'))

@@ -19,7 +19,7 @@ def main() -> None:
     write_state_dict(state, args.dst, args.force)
     print(f'{args.dst}: {len(state)} tensors')
     if left_out:
-        print(f'A segmentor: its backbone alone, without {len(left_out)} tensors of the decoder.')
+        print(f'A segmentor: its backbone alone, without {len(left_out)} other tensors.')
 
 
 if __name__ == '__main__':

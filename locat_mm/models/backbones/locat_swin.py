@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.model import BaseModule
+from timm.layers import to_2tuple
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
@@ -51,7 +52,7 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
     Raises:
         ValueError: for an unknown arch, out_type or backend, an index out of range, stages
             that ``depths`` and ``num_heads`` count differently, a width not divisible by the
-            heads, an image smaller than a patch.
+            heads, an image smaller than a patch, a window below 1.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -82,6 +83,8 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
     ) -> None:
         arch = self._resolve_arch(arch)
         self._check_options(out_type, gaug, attention_backend)
+        if min(to_2tuple(window_size)) < 1:
+            raise ValueError(f'a window has at least one patch a side, got {window_size=}')
         SwinTransformer.__init__(
             self,
             img_size=img_size,
