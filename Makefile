@@ -27,7 +27,8 @@ demo-families: install
 	$(BIN)/python tools/demo/run.py --families
 
 bench-families: install
-	$(BIN)/python benchmarks/families.py --sizes tiny small base --batch-size 4
+	$(BIN)/python benchmarks/families.py --sizes tiny small base --batch-size 4 \
+	  --rounds 7 --iterations 2
 
 test: install
 	$(BIN)/python -m pytest tests
