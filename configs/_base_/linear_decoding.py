@@ -1,31 +1,17 @@
 # A frozen backbone and a linear decoder, 20k iterations of 32 images: the authors' recipe. A task
 # adds data and classes.
+_base_ = ['segmentor.py']
 
 # The last block's patch map, before the final norm and without PRR. Frozen: eval mode that
 # survives .train(), no gradients.
 frozen_features = dict(out_type='featmap', final_norm=False, frozen=True)
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        # ImageNet's mean and std for every model.
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        # A leaf gives size_divisor: whole images are padded to the patch here, so that mmseg crops
-        # the padding again.
-        test_cfg=dict(),
-    ),
     decode_head=dict(
         type='locat_mm.LinearSegHead',
         channels=512,
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=False),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
 # The constructor hands over what trains: the decoder's parameters alone.
 optim_wrapper = dict(

@@ -1,18 +1,9 @@
 # UPerNet, finetuned end to end with layer-wise learning-rate decay, 160k iterations of 16 images:
 # mmseg's usual schedule for vision transformers. The paper has no such rows.
+_base_ = ['segmentor.py']
 
 features = dict(out_type='featmap', final_norm=False, drop_path_rate=0.1)
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=dict(
-        type='SegDataPreProcessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-        pad_val=0,
-        seg_pad_val=255,
-        test_cfg=dict(),
-    ),
     decode_head=dict(
         type='UPerHead',
         in_index=[0, 1, 2, 3],
@@ -34,8 +25,6 @@ model = dict(
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4),
     ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
 )
 # A leaf gives layer_decay_rate. No decay on 1-d tensors and what encodes positions.
 optim_wrapper = dict(

@@ -45,7 +45,8 @@ def gaussian_attention(
         max_sq_distance: squared distances along one axis are cut here (squared patches).
         scale: factor of ``q kᵀ``; ``head_dim ** -0.5`` by default.
         attn_bias: further additive bias (float) or mask (bool, True = attend), broadcastable
-            to ``[B, heads, N, N]``: relative position bias, shift mask.
+            to ``[B, heads, N, N]``: relative position bias, shift mask. A first axis that divides
+            B is repeated: the same windows in every image.
         dropout_p: dropout of the attention weights; the caller passes 0 outside training.
         backend: ``'eager'`` (scaled_dot_product_attention on a dense bias), ``'naive'`` (the
             formula line by line), or None for the fastest that can run.
