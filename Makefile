@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families bench-families test lint format clean
+.PHONY: install demo demo-ablation demo-families bench-families test test-kernels lint format clean
 
 install: $(VENV)/.installed
 
@@ -32,6 +32,10 @@ bench-families: install
 
 test: install
 	$(BIN)/python -m pytest tests
+
+# Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
+test-kernels: install
+	$(BIN)/python -m pytest tests/test_ops -m kernels
 
 lint: install
 	$(BIN)/ruff check .

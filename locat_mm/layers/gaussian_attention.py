@@ -90,6 +90,7 @@ class _GaussianAugmented(nn.Module):
             attn_bias=attn_bias,
             dropout_p=self.attn_drop.p if self.training else 0.0,
             backend=self.backend,
+            check_values=False,  # positive by construction
         )
         return x.transpose(1, 2).flatten(2)
 
@@ -111,7 +112,7 @@ class _TokenAttention(_GaussianAugmented):
         gate = self.gate(x).sigmoid() if self.gate is not None else None
         q, k, v = self._split_heads(x)
         q, k = self.q_norm(q), self.k_norm(k)
-        gaussian = self.gaug(q[:, :, self.num_prefix_tokens :], grid_size)
+        gaussian = self.gaug(q, grid_size, self.num_prefix_tokens, self.backend)
         if rope is not None:
             q, k = self._rotate(q, rope).type_as(v), self._rotate(k, rope).type_as(v)
         x = self.norm(self._attend(q, k, v, gaussian, grid_size, attn_mask))
@@ -262,7 +263,7 @@ class GaussianAugmentedWindowAttention(_GaussianAugmented, WindowAttention):
             tokens ``[B·W, N, C]``.
         """
         q, k, v = self._split_heads(x)
-        gaussian = self.gaug(q, self.window_size)
+        gaussian = self.gaug(q, self.window_size, backend=self.backend)
         bias = self._get_rel_pos_bias()  # [1, heads, N, N]
         if mask is not None:
             bias = bias + mask[:, None]  # [W, heads, N, N]

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from ..ops import gaussian_parameters
 
 __all__ = ['GaussianAugment']
 
@@ -54,26 +55,32 @@ class GaussianAugment(nn.Module):
             trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, q: Tensor, grid_size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        q: Tensor,
+        grid_size: tuple[int, int],
+        num_prefix_tokens: int = 0,
+        backend: str | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """
         Args:
-            q: patch queries ``[B, heads, H·W, head_dim]``, after any query norm, unscaled,
-                before any rotary embedding.
+            q: queries ``[B, heads, N, head_dim]``, prefix tokens first, after any query norm,
+                unscaled, before any rotary embedding.
             grid_size: patches along (rows, columns) of this input.
+            num_prefix_tokens: tokens without coordinates, N − H·W.
+            backend: see :func:`locat_mm.ops.gaussian_parameters`.
 
         Returns:
             variance ``[B, heads, H·W, 2]`` (rows, columns; squared patches) and alpha
             ``[B, heads, H·W]`` (logits).
         """
+        max_variance = self.max_variance
+        if grid_size != self.grid_size:
+            max_variance *= min(grid_size) / min(self.grid_size)
         with _no_autocast(q.device.type):
-            dtype = torch.float32 if q.dtype in (torch.float16, torch.bfloat16) else q.dtype
-            q = q.to(dtype)
-            logits = F.linear(q, self.log_var.weight.to(dtype), self.log_var.bias.to(dtype))
-            variance = self.max_variance * torch.sigmoid(logits - self.var_offset)
-            if grid_size != self.grid_size:
-                variance = variance * (min(grid_size) / min(self.grid_size))
-            alpha = F.linear(q, self.log_alpha.weight.to(dtype), self.log_alpha.bias.to(dtype))
-            return variance, F.softplus(alpha).squeeze(-1)
+            weight = torch.cat([self.log_var.weight, self.log_alpha.weight])
+            bias = torch.cat([self.log_var.bias - self.var_offset, self.log_alpha.bias])
+            return gaussian_parameters(q, weight, bias, max_variance, num_prefix_tokens, backend)
 
     def extra_repr(self) -> str:
         return f'grid_size={self.grid_size}, eps={self.eps}'

@@ -4,15 +4,28 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import cache
+from typing import NamedTuple
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from .gaussian_bias import gaussian_bias, naive_gaussian_bias
+from . import chunked_attention, triton_attention
+from .gaussian_bias import check_shapes, gaussian_bias, naive_gaussian_bias
 
-__all__ = ['BACKENDS', 'gaussian_attention']
+__all__ = ['BACKENDS', 'choose_backend', 'gaussian_attention', 'get_backend']
+
+
+class Backend(NamedTuple):
+    """One way to compute the attention."""
+
+    #: As :func:`gaussian_attention`, from ``attn_bias`` on keywords, with every value given.
+    run: Callable[..., Tensor]
+    #: ``(q, attn_bias, dropout_p)`` to the reason why it cannot run such an input, or None.
+    why_not: Callable[[Tensor, Tensor | None, float], str | None]
 
 
 def gaussian_attention(
@@ -30,6 +43,7 @@ def gaussian_attention(
     attn_bias: Tensor | None = None,
     dropout_p: float = 0.0,
     backend: str | None = None,
+    check_values: bool | None = None,
 ) -> Tensor:
     """Attention whose logits carry a Gaussian bias toward near patches.
 
@@ -48,14 +62,20 @@ def gaussian_attention(
             to ``[B, heads, N, N]``: relative position bias, shift mask. A first axis that divides
             B is repeated: the same windows in every image.
         dropout_p: dropout of the attention weights; the caller passes 0 outside training.
-        backend: ``'eager'`` (scaled_dot_product_attention on a dense bias), ``'naive'`` (the
-            formula line by line), or None for the fastest that can run.
+        backend: ``'triton'`` (a fused kernel), ``'chunked'`` (for CPUs, a chunk of the bias at
+            a time), ``'eager'`` (scaled_dot_product_attention on a dense bias), ``'naive'`` (the
+            formula line by line), or None for the first of these that can run. See
+            docs/backends.md.
+        check_values: look for variances that are not positive, which a GPU has to be waited
+            for. None: on the CPU alone.
 
     Returns:
-        ``[B, heads, N, head_dim]`` in the dtype of ``q``.
+        ``[B, heads, N, head_dim]`` in the dtype of ``q``; under autocast in autocast's.
 
     Raises:
-        ValueError: if the shapes do not fit the grid or the backend is unknown.
+        ValueError: if the shapes do not fit the grid, a variance is not positive, the backend is
+            unknown or cannot run such an input.
+        TypeError: if q, k and v are not of one floating-point dtype.
     """
     num_patches = grid_size[0] * grid_size[1]
     if q.shape[-2] != num_prefix_tokens + num_patches:
@@ -63,40 +83,115 @@ def gaussian_attention(
             f'{q.shape[-2]} tokens do not fit {num_prefix_tokens} prefix tokens and a grid of '
             f'{grid_size[0]}×{grid_size[1]} = {num_patches} patches'
         )
-    if backend is None:
-        backend = 'eager'
-    bias_kwargs = dict(
-        variance=variance,
-        alpha=alpha,
-        grid_size=grid_size,
-        num_prefix_tokens=num_prefix_tokens,
-        eps=eps,
-        max_sq_distance=max_sq_distance,
-    )
-    return get_backend(backend)(
+    if q.ndim != 4 or not q.shape == k.shape == v.shape:
+        raise ValueError(
+            'q, k and v must be of one shape [B, heads, N, head_dim], got '
+            f'{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
+        )
+    check_shapes(variance, alpha, grid_size, q.shape[:2])
+    q, k, v = _cast(q, k, v)
+    if check_values is None:
+        check_values = q.device.type == 'cpu' and not torch.compiler.is_compiling()
+    if check_values:
+        _check_positive(variance)
+    name = choose_backend(q, attn_bias, dropout_p) if backend is None else backend
+    run, why_not = get_backend(name)
+    if backend is not None and (reason := why_not(q, attn_bias, dropout_p)) is not None:
+        raise ValueError(f'attention backend {backend!r} cannot run: {reason}')
+    return run(
         q,
         k,
         v,
-        bias_kwargs,
+        variance,
+        alpha,
+        grid_size,
+        num_prefix_tokens,
+        eps=eps,
+        max_sq_distance=max_sq_distance,
         scale=q.shape[-1] ** -0.5 if scale is None else scale,
         attn_bias=attn_bias,
         dropout_p=dropout_p,
     )
 
 
-def get_backend(name: str) -> Callable[..., Tensor]:
-    """The implementation of a backend.
+def choose_backend(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str:
+    """The name of the fastest backend that can run; said once in the log.
+
+    Args:
+        q, attn_bias, dropout_p: as for :func:`gaussian_attention`.
+    """
+    reasons = {}
+    for name in BACKENDS:
+        reason = BACKENDS[name].why_not(q, attn_bias, dropout_p)
+        if reason is None and name == 'triton' and q.device.type == 'cpu':
+            reason = 'the interpreter is for tests'
+        if reason is None:
+            break
+        reasons[name] = reason
+    if not torch.compiler.is_compiling():
+        _log_choice(name, q.device.type, q.dtype, tuple(reasons.items()))
+    return name
+
+
+@cache
+def _log_choice(name: str, device: str, dtype: torch.dtype, reasons: tuple) -> None:
+    why = ''.join(f'; not {other!r}: {reason}' for other, reason in reasons)
+    print_log(f'Gaussian attention in {dtype} on {device}: backend {name!r}{why}', 'current')
+
+
+def get_backend(name: str) -> Backend:
+    """The backend of that name.
 
     Raises:
-        ValueError: if there is none of that name.
+        ValueError: if there is none.
     """
     if name not in BACKENDS:
         raise ValueError(f'unknown attention backend {name!r}; available: {", ".join(BACKENDS)}')
     return BACKENDS[name]
 
 
-def _eager(q, k, v, bias_kwargs, *, scale, attn_bias, dropout_p) -> Tensor:
-    bias = gaussian_bias(**bias_kwargs)
+def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As autocast does for scaled_dot_product_attention."""
+    if not q.is_floating_point():
+        raise TypeError(f'q, k and v must be floating-point, got {q.dtype}')
+    device_type = q.device.type
+    # The meta device, on which FLOPs are counted, knows no autocast.
+    autocast = device_type != 'meta' and torch.is_autocast_enabled(device_type)
+    if autocast and q.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device_type)
+        return q.to(dtype), k.to(dtype), v.to(dtype)
+    if not q.dtype == k.dtype == v.dtype:
+        raise TypeError(f'q, k and v must be of one dtype, got {q.dtype}, {k.dtype}, {v.dtype}')
+    return q, k, v
+
+
+def _check_positive(variance: Tensor) -> None:
+    smallest = variance.detach().amin().item()  # NaN if there is one
+    if not smallest > 0:
+        raise ValueError(f'variance must be positive, its smallest value is {smallest}')
+
+
+def _triton(*args, attn_bias, dropout_p, **kwargs) -> Tensor:
+    assert attn_bias is None and dropout_p == 0.0, 'why_not refuses these'
+    return triton_attention.triton_gaussian_attention(*args, **kwargs)
+
+
+def _eager(
+    q,
+    k,
+    v,
+    variance,
+    alpha,
+    grid_size,
+    num_prefix_tokens,
+    *,
+    eps,
+    max_sq_distance,
+    scale,
+    attn_bias,
+    dropout_p,
+) -> Tensor:
+    bias = gaussian_bias(variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance)
     if attn_bias is not None:
         bias = _add(bias, attn_bias)
     # A float32 mask with half-precision q is misread by some CUDA kernels.
@@ -114,9 +209,25 @@ def _eager(q, k, v, bias_kwargs, *, scale, attn_bias, dropout_p) -> Tensor:
         )
 
 
-def _naive(q, k, v, bias_kwargs, *, scale, attn_bias, dropout_p) -> Tensor:
+def _naive(
+    q,
+    k,
+    v,
+    variance,
+    alpha,
+    grid_size,
+    num_prefix_tokens,
+    *,
+    eps,
+    max_sq_distance,
+    scale,
+    attn_bias,
+    dropout_p,
+) -> Tensor:
     logits = (q @ k.transpose(-2, -1)) * scale
-    logits = logits + naive_gaussian_bias(**bias_kwargs)
+    logits = logits + naive_gaussian_bias(
+        variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance
+    )
     if attn_bias is not None:
         logits = _add(logits, attn_bias)
     weights = F.dropout(logits.softmax(dim=-1), dropout_p)
@@ -132,5 +243,14 @@ def _add(logits: Tensor, attn_bias: Tensor) -> Tensor:
     return logits + attn_bias
 
 
-#: name -> implementation; a further backend is one more entry.
-BACKENDS: dict[str, Callable[..., Tensor]] = {'eager': _eager, 'naive': _naive}
+def _can_always(q: Tensor, attn_bias: Tensor | None, dropout_p: float) -> None:
+    return None
+
+
+#: name -> backend, in the order in which ``backend=None`` tries them; a further one is one entry.
+BACKENDS: dict[str, Backend] = {
+    'chunked': Backend(chunked_attention.chunked_gaussian_attention, chunked_attention.why_not),
+    'triton': Backend(_triton, triton_attention.why_not),
+    'eager': Backend(_eager, _can_always),
+    'naive': Backend(_naive, _can_always),
+}

@@ -8,11 +8,13 @@ with ``D`` the squared coordinate distance along one image axis. Tokens without 
 ([CLS], registers) come first and have zero rows and columns.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ['gaussian_bias', 'naive_gaussian_bias', 'squared_distances']
+__all__ = ['check_shapes', 'factors', 'gaussian_bias', 'naive_gaussian_bias', 'squared_distances']
 
 
 def squared_distances(grid_size: tuple[int, int], device=None, dtype=None) -> tuple[Tensor, Tensor]:
@@ -30,6 +32,28 @@ def squared_distances(grid_size: tuple[int, int], device=None, dtype=None) -> tu
     to_row = (rows[:, None] - rows).square().repeat_interleave(width, dim=0)  # [H·W, H]
     to_col = (cols[:, None] - cols).square().repeat(height, 1)  # [H·W, W]
     return to_row, to_col
+
+
+def factors(
+    variance: Tensor, grid_size: tuple[int, int], eps: float, max_sq_distance: float
+) -> tuple[Tensor, Tensor]:
+    """The Gaussian of every patch query along rows and along columns; G is their outer product.
+
+    Args:
+        variance: ``[..., H·W, 2]``, rows then columns, in squared patches; positive.
+        grid_size, eps, max_sq_distance: see :func:`gaussian_bias`.
+
+    Returns:
+        ``[..., H·W, H]`` and ``[..., H·W, W]``.
+    """
+    to_row, to_col = squared_distances(grid_size, variance.device, variance.dtype)
+    precision = -0.5 / (variance + eps)
+    # A factor below this is nothing beside the logits; CPUs take an exp or a product of numbers
+    # too small for the normal range ten times as long.
+    smallest = math.log(torch.finfo(variance.dtype).tiny) / 2.2
+    row = (to_row.clamp_(max=max_sq_distance) * precision[..., :1]).clamp_(min=smallest).exp_()
+    col = (to_col.clamp_(max=max_sq_distance) * precision[..., 1:]).clamp_(min=smallest).exp_()
+    return row, col
 
 
 def gaussian_bias(
@@ -60,12 +84,9 @@ def gaussian_bias(
     Raises:
         ValueError: if the shapes do not fit the grid.
     """
-    _check_shapes(variance, alpha, grid_size)
+    check_shapes(variance, alpha, grid_size)
     variance, alpha = _to_full_precision(variance), _to_full_precision(alpha)
-    to_row, to_col = squared_distances(grid_size, variance.device, variance.dtype)
-    precision = -0.5 / (variance + eps)  # [..., H·W, 2]
-    row_factor = torch.exp(to_row.clamp(max=max_sq_distance) * precision[..., :1])  # [..., H·W, H]
-    col_factor = torch.exp(to_col.clamp(max=max_sq_distance) * precision[..., 1:])  # [..., H·W, W]
+    row_factor, col_factor = factors(variance, grid_size, eps, max_sq_distance)
     row_factor = row_factor * alpha[..., None]
     bias = (row_factor[..., :, None] * col_factor[..., None, :]).flatten(-2)  # [..., H·W, H·W]
     if num_prefix_tokens:
@@ -85,7 +106,7 @@ def naive_gaussian_bias(
 
     Same arguments, result and errors; holds ``[..., H·W, H·W, 2]``.
     """
-    _check_shapes(variance, alpha, grid_size)
+    check_shapes(variance, alpha, grid_size)
     variance, alpha = _to_full_precision(variance), _to_full_precision(alpha)
     height, width = grid_size
     coords = torch.cartesian_prod(torch.arange(height), torch.arange(width)).to(variance)
@@ -103,12 +124,20 @@ def _to_full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def _check_shapes(variance: Tensor, alpha: Tensor, grid_size: tuple[int, int]) -> None:
+def check_shapes(
+    variance: Tensor,
+    alpha: Tensor,
+    grid_size: tuple[int, int],
+    leading: tuple[int, ...] | None = None,
+) -> None:
+    """Raise ValueError unless they are ``[*leading, H·W, 2]`` and ``[*leading, H·W]``."""
     num_patches = grid_size[0] * grid_size[1]
-    if variance.shape[-2:] != (num_patches, 2):
+    leading = variance.shape[:-2] if leading is None else leading
+    if variance.shape != (*leading, num_patches, 2):
+        axes = ', '.join(map(str, leading))
         raise ValueError(
-            f'variance must end in (H·W, 2) = ({num_patches}, 2) for a grid of '
-            f'{grid_size[0]}×{grid_size[1]} patches, got shape {tuple(variance.shape)}'
+            f'variance must be of shape ({axes}, {num_patches}, 2) for a grid of '
+            f'{grid_size[0]}×{grid_size[1]} patches, got {tuple(variance.shape)}'
         )
     if alpha.shape != variance.shape[:-1]:
         raise ValueError(

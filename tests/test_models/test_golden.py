@@ -15,10 +15,16 @@ def golden(request):
     return Golden(request.param)
 
 
-@pytest.mark.parametrize('backend', ['eager', 'naive'])
+@pytest.mark.parametrize(
+    ('golden', 'backend'),
+    [
+        (name, backend)
+        for name in VARIANTS
+        for backend in ((None, 'eager', 'naive') if Golden(name).gaug else (None,))
+    ],
+    indirect=['golden'],
+)
 def test_features_and_maps(golden, backend):
-    if not golden.gaug:
-        backend = None
     shared = dict(attention_backend=backend)
     tokens = golden.backbone(out_type='raw', final_norm=not golden.gap, **shared)
     indices = golden.meta['seg_indices']
@@ -38,9 +44,22 @@ def test_features_and_maps(golden, backend):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('grad_checkpointing', [False, True], ids=['plain', 'checkpointing'])
-def test_logits_and_gradients(golden, grad_checkpointing):
-    model = golden.classifier(grad_checkpointing=grad_checkpointing)
+@pytest.mark.parametrize(
+    ('golden', 'options'),
+    [
+        (name, options)
+        for name in VARIANTS
+        for options in (
+            dict(),
+            dict(grad_checkpointing=True),
+            *([dict(attention_backend='eager')] if Golden(name).gaug else []),
+        )
+    ],
+    indirect=['golden'],
+    ids=lambda x: x if isinstance(x, str) else '-'.join(map(str, x.values())) or 'plain',
+)
+def test_logits_and_gradients(golden, options):
+    model = golden.classifier(**options)
     load_official(model, golden.state_dict)
     for size in golden.sizes:
         logits = model(golden[f'in/{size}'])

@@ -1,0 +1,226 @@
+"""Gaussian attention for CPUs: the bias lives in the cache, a chunk of queries at a time.
+
+Nothing of N×N is kept for the backward pass, which computes the attention weights again. For one
+query i with ``G_ij = gy_i(row j) · gx_i(col j)`` and dS the gradient of the logits, the gradients
+of the bias's parameters are sums over keys:
+
+    dα_i = Σ_j dS_ij G_ij,    dv_i = α_i / (2 v_i²) · Σ_j dS_ij G_ij D_ij    along each axis,
+
+with ``v = variance + eps`` and D the squared distance along that axis.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from .gaussian_bias import factors, squared_distances
+
+__all__ = ['chunked_gaussian_attention', 'why_not']
+
+#: Logits of a chunk per thread: with the gradients beside them they fit a core's L2 cache.
+_LOGITS_PER_THREAD = 2**18
+#: Fewer queries than this leave SDPA's and BLAS's kernels short of work.
+_MIN_QUERIES = 256
+
+
+def chunked_gaussian_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    grid_size: tuple[int, int],
+    num_prefix_tokens: int = 0,
+    *,
+    eps: float = 0.1,
+    max_sq_distance: float = float('inf'),
+    scale: float,
+    attn_bias: Tensor | None = None,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """:func:`locat_mm.ops.gaussian_attention` where :func:`why_not` has no objection.
+
+    Arguments and result are those of :func:`~locat_mm.ops.gaussian_attention`. Differentiable
+    once, not twice.
+    """
+    assert dropout_p == 0.0
+    if attn_bias is not None:
+        attn_bias = _as_additive(attn_bias, q)
+    return _ChunkedAttention.apply(
+        q,
+        k,
+        v,
+        variance,
+        alpha,
+        attn_bias,
+        grid_size,
+        num_prefix_tokens,
+        eps,
+        max_sq_distance,
+        scale,
+    )
+
+
+def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str | None:
+    """The reason why :func:`chunked_gaussian_attention` cannot run such an input, or None."""
+    if q.device.type != 'cpu':
+        return f'it is for the CPU, q is on {q.device.type}'
+    if q.dtype not in (torch.float32, torch.float64):
+        return f'it computes in float32 and float64, got {q.dtype}'
+    if dropout_p > 0:
+        return f'it has no dropout, got dropout_p={dropout_p}'
+    if torch.compiler.is_compiling():
+        return 'torch.compile cannot fuse it'
+    return None
+
+
+class _ChunkedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, v, variance, alpha, attn_bias, grid_size, prefix, eps, max_sq, scale):
+        ctx.save_for_backward(q, k, v, variance, alpha, attn_bias)
+        ctx.settings = grid_size, prefix, eps, max_sq, scale
+        batch, heads, num_tokens, _ = q.shape
+        row, col = factors(variance, grid_size, eps, max_sq)
+        row.mul_(alpha[..., None])
+        # Tokens before heads in memory, so that merging the heads is a view.
+        out = q.new_empty(batch, num_tokens, heads, q.shape[-1]).transpose(1, 2)
+        buffer = None
+        for images, queries in _chunks(batch, heads, num_tokens, attn_bias):
+            shape = (_length(images), heads, _length(queries), num_tokens)
+            if buffer is None:
+                buffer = q.new_empty(math.prod(shape))
+            bias = buffer[: math.prod(shape)].view(shape)
+            before, patches = _patches(queries, prefix)
+            bias[:, :, :before] = 0
+            bias[..., :prefix] = 0
+            torch.mul(
+                row[images, :, patches, :, None],
+                col[images, :, patches, None, :],
+                out=bias[:, :, before:, prefix:].unflatten(-1, grid_size),
+            )
+            if attn_bias is not None:
+                _add(bias, attn_bias, images, queries)
+            out[images, :, queries] = F.scaled_dot_product_attention(
+                q[images, :, queries], k[images], v[images], attn_mask=bias, scale=scale
+            )
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_out):
+        q, k, v, variance, alpha, attn_bias = ctx.saved_tensors
+        grid_size, prefix, eps, max_sq, scale = ctx.settings
+        batch, heads, num_tokens, _ = q.shape
+        row, col = factors(variance, grid_size, eps, max_sq)
+        scaled_row, row_, col_ = (x.flatten(0, 1) for x in (row * alpha[..., None], row, col))
+        grad_q, grad_k, grad_v = q.new_empty(3, *q.shape).unbind(0)
+        # dS·gx summed over the columns of each row; α·dS·gx·gy over the rows of each column.
+        by_row, by_col = torch.empty_like(row_), torch.empty_like(col_)
+        grad_bias = None if attn_bias is None else torch.zeros_like(attn_bias)
+        buffer = None
+        for images, queries in _chunks(batch, heads, num_tokens, attn_bias):
+            # BLAS knows one batch axis. A chunk has all queries or one image: the gradients are
+            # views, what is copied of the inputs is small beside the logits.
+            q_, grad_out_ = (x[images, :, queries].flatten(0, 1) for x in (q, grad_out))
+            k_, v_ = (x[images].flatten(0, 1) for x in (k, v))
+            grad_q_ = grad_q[images, :, queries].flatten(0, 1)
+            grad_k_, grad_v_ = (x[images].flatten(0, 1) for x in (grad_k, grad_v))
+            shape = (*q_.shape[:2], num_tokens)
+            if buffer is None:
+                buffer = q.new_empty(2 * math.prod(shape))
+            weights, grad = buffer[: 2 * math.prod(shape)].view(2, *shape).unbind(0)
+            before, patches = _patches(queries, prefix)
+            of_chunk = slice(images.start * heads, images.stop * heads), patches
+            row_chunk, col_chunk = scaled_row[of_chunk][..., None], col_[of_chunk][..., None, :]
+
+            torch.baddbmm(weights, q_, k_.mT, beta=0, alpha=scale, out=weights)
+            weights[:, before:, prefix:].unflatten(-1, grid_size).addcmul_(row_chunk, col_chunk)
+            if attn_bias is not None:
+                part = _part(attn_bias, images, queries)
+                weights.view(-1, *part.shape[:1], heads, *shape[1:]).add_(part)
+            torch.softmax(weights, -1, out=weights)
+            later = float(queries.start > 0)  # the first queries' part comes into fresh memory
+            torch.baddbmm(grad_v_, weights.mT, grad_out_, beta=later, out=grad_v_)
+            torch.bmm(grad_out_, v_.mT, out=grad)
+            torch._softmax_backward_data(grad, weights, -1, grad.dtype, grad_input=grad)
+            torch.baddbmm(grad_q_, grad, k_, beta=0, alpha=scale, out=grad_q_)
+            torch.baddbmm(grad_k_, grad.mT, q_, beta=later, alpha=scale, out=grad_k_)
+            if grad_bias is not None:
+                part = _part(grad_bias, images, queries)
+                per_part = grad.view(-1, *part.shape[:1], heads, *shape[1:])
+                part += per_part.sum(0).sum_to_size(part.shape)
+            on_grid = grad[:, before:, prefix:].unflatten(-1, grid_size).mul_(col_chunk)
+            torch.sum(on_grid, -1, out=by_row[of_chunk])
+            torch.sum(on_grid.mul_(row_chunk), -2, out=by_col[of_chunk])
+
+        by_row, by_col = by_row.view_as(row).mul_(row), by_col.view_as(col)
+        to_row, to_col = squared_distances(grid_size, q.device, q.dtype)
+        grad_alpha = by_row.sum(-1)
+        per_axis = (
+            alpha * (by_row * to_row.clamp_(max=max_sq)).sum(-1),
+            (by_col * to_col.clamp_(max=max_sq)).sum(-1),
+        )
+        grad_variance = torch.stack(per_axis, -1) / (2 * (variance + eps) ** 2)
+        return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, *[None] * 5
+
+
+def _chunks(
+    batch: int, heads: int, num_tokens: int, attn_bias: Tensor | None
+) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of queries: whole images, or some queries of one image."""
+    budget = _LOGITS_PER_THREAD * torch.get_num_threads()
+    period = 1 if attn_bias is None else attn_bias.shape[0]
+    span = batch
+    num_images = min(batch, max(1, budget // (heads * num_tokens**2)))
+    num_queries = num_tokens
+    if num_images == 1:
+        wanted = max(_MIN_QUERIES, budget // (heads * num_tokens))
+        num_queries = math.ceil(num_tokens / max(1, num_tokens // wanted))
+    # A chunk has the windows of the bias some times over, or is a part of them.
+    if num_images >= period:
+        num_images -= num_images % period
+    else:
+        span = period
+    for start in range(0, batch, span):
+        for first in range(start, start + span, num_images):
+            images = slice(first, min(first + num_images, start + span))
+            for query in range(0, num_tokens, num_queries):
+                yield images, slice(query, min(query + num_queries, num_tokens))
+
+
+def _length(part: slice) -> int:
+    return part.stop - part.start
+
+
+def _patches(queries: slice, num_prefix_tokens: int) -> tuple[int, slice]:
+    """How many of the queries are prefix tokens, and which patches the others are."""
+    before = min(max(num_prefix_tokens - queries.start, 0), _length(queries))
+    first = queries.start + before - num_prefix_tokens
+    return before, slice(first, first + _length(queries) - before)
+
+
+def _part(attn_bias: Tensor, images: slice, queries: slice) -> Tensor:
+    """What of ``[A, heads or 1, N, N]`` a chunk needs; its first axis divides the chunk's."""
+    period = attn_bias.shape[0]
+    if _length(images) >= period:
+        return attn_bias[:, :, queries]
+    first = images.start % period
+    return attn_bias[first : first + _length(images), :, queries]
+
+
+def _add(logits: Tensor, attn_bias: Tensor, images: slice, queries: slice) -> None:
+    part = _part(attn_bias, images, queries)
+    logits.unflatten(0, (-1, part.shape[0])).add_(part)
+
+
+def _as_additive(attn_bias: Tensor, q: Tensor) -> Tensor:
+    """A bias or mask as ``[A, heads or 1, N, N]`` in the dtype of q."""
+    if attn_bias.dtype == torch.bool:
+        attn_bias = torch.zeros_like(attn_bias, dtype=q.dtype).masked_fill(~attn_bias, -math.inf)
+    num_tokens = q.shape[-2]
+    attn_bias = attn_bias.reshape((1,) * (4 - attn_bias.ndim) + attn_bias.shape)
+    return attn_bias.to(q.dtype).expand(-1, -1, num_tokens, num_tokens)

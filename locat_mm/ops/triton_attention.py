@@ -1,0 +1,395 @@
+"""The Gaussian attention of LocAt as fused Triton kernels: no N × N tensor is ever held.
+
+Forward and backward recompute the logits tile by tile; what is kept for the backward is q, k, v,
+variance, alpha, the output and one number per query. Nothing is accumulated atomically, so equal
+inputs give equal bits. The kernels are in :mod:`.triton_kernels`, which is imported at the first
+call: this module needs no Triton.
+"""
+
+import importlib.util
+import itertools
+from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .kernel_operator import kernel_operator
+
+__all__ = ['is_interpreted', 'on_device', 'triton_gaussian_attention', 'why_not']
+
+_HAS_TRITON = importlib.util.find_spec('triton') is not None
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+_HEAD_DIMS = (16, 128)
+
+
+def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str | None:
+    """The reason why :func:`triton_gaussian_attention` cannot run such an input, None if it can.
+
+    On CPU tensors it runs in the Triton interpreter alone (``TRITON_INTERPRET=1``): for tests.
+    """
+    if not _HAS_TRITON:
+        return 'Triton is not installed'
+    if attn_bias is not None:
+        return f'it takes no attn_bias, got one of shape {tuple(attn_bias.shape)}'
+    if dropout_p > 0:
+        return f'it has no dropout, got dropout_p={dropout_p}'
+    if q.dtype not in _DTYPES:
+        return f'it takes float32, float16 or bfloat16, got {q.dtype}'
+    low, high = _HEAD_DIMS
+    if not low <= q.shape[-1] <= high:
+        return f'the head dimension must be within {low} to {high}, got {q.shape[-1]}'
+    if q.device.type == 'cpu' and is_interpreted():
+        return None
+    if q.device.type != 'cuda':
+        return f'it needs CUDA tensors, got one on {q.device}'
+    major, minor = _capability(q.device)
+    if major < 8:
+        return f'it needs compute capability 8.0 (for bfloat16), got {major}.{minor} on {q.device}'
+    return None
+
+
+def triton_gaussian_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    grid_size: tuple[int, int],
+    num_prefix_tokens: int,
+    *,
+    eps: float,
+    max_sq_distance: float,
+    scale: float,
+) -> Tensor:
+    """Fused :func:`~locat_mm.ops.gaussian_attention`, differentiable in its five tensors.
+
+    Args:
+        q, k, v: ``[B, heads, N, head_dim]`` of one dtype (float32, float16, bfloat16) with N =
+            num_prefix_tokens + H·W; any strides, but views with a contiguous last axis (of one
+            qkv tensor, say) are read in place.
+        variance: ``[B, heads, H·W, 2]``, rows then columns, in squared patches; computed with in
+            float32.
+        alpha: ``[B, heads, H·W]``, in logits; computed with in float32.
+        grid_size: patches along (rows, columns).
+        num_prefix_tokens: tokens without coordinates in front.
+        eps: added to the variance, in squared patches.
+        max_sq_distance: squared distances along one axis are cut here (squared patches).
+        scale: factor of ``q kᵀ``.
+
+    Returns:
+        ``[B, heads, N, head_dim]`` in the dtype of ``q``, its memory in the order
+        ``[B, N, heads, head_dim]``: merging the heads is a view.
+
+    Raises:
+        ValueError: if :func:`why_not` has a reason.
+    """
+    reason = why_not(q)
+    if reason is not None:
+        raise ValueError(f'the triton backend cannot run this: {reason}')
+    height, width = grid_size
+    # A negative number stands for "no cut", which saves a minimum per element.
+    longest = max(height, width) - 1
+    cut = float(max_sq_distance) if max_sq_distance < longest**2 else -1.0
+    # The kernels divide by the scale.
+    if scale < 0:
+        q, scale = -q, -scale
+    elif scale == 0:
+        q, scale = q * 0, 1.0
+    out, _ = _attention(
+        q,
+        k,
+        v,
+        variance.float(),
+        alpha.float(),
+        height,
+        width,
+        num_prefix_tokens,
+        float(eps),
+        cut,
+        float(scale),
+    )
+    return out
+
+
+# torch.compile cannot trace into these two.
+@torch.compiler.assume_constant_result
+def is_interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on the CPU."""
+    import triton
+
+    return triton.knobs.runtime.interpret
+
+
+@torch.compiler.assume_constant_result
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
+
+
+# ------------------------------------------------------------------------------ block sizes
+
+
+class Blocks(NamedTuple):
+    """How one kernel cuts its work: blocks of queries against tiles of rows × cols keys."""
+
+    queries: int
+    rows: int
+    cols: int
+    num_warps: int
+    num_stages: int
+    max_registers: int | None
+
+
+class _Choice(NamedTuple):
+    queries: int
+    keys: tuple[int, ...]  # rows · cols
+    cols: tuple[int, ...]
+    num_warps: int
+    num_stages: int = 2
+    max_registers: int | None = None
+
+
+#: Kernel -> head dimension up to -> choice; for a GPU to tune. Registers are capped where one more
+#: program then shares a multiprocessor and next to nothing is spilled inside the loops.
+_HALF_CHOICES = {
+    'forward': {
+        64: _Choice(128, (64,), (8, 16, 32), 8, max_registers=128),
+        128: _Choice(128, (64,), (8, 16, 32), 8),
+    },
+    'backward_queries': {
+        64: _Choice(64, (64, 32), (8, 16), 4, max_registers=168),
+        128: _Choice(64, (32,), (8, 16), 4),
+    },
+    'backward_keys': {
+        64: _Choice(64, (64,), (8, 16), 4, max_registers=168),
+        128: _Choice(64, (64,), (8, 16), 4),
+    },
+}
+#: float32, which without TF32 uses no tensor cores: the operands of a product fill registers.
+_FULL_CHOICES = {
+    'forward': {
+        64: _Choice(32, (32,), (8, 16, 32), 4),
+        128: _Choice(32, (32,), (8, 16, 32), 4),
+    },
+    'backward_queries': {
+        64: _Choice(32, (32,), (8, 16), 4),
+        128: _Choice(32, (32,), (8, 16), 8),
+    },
+    'backward_keys': {
+        64: _Choice(32, (32,), (8, 16), 4),
+        128: _Choice(32, (16,), (8, 16), 4),
+    },
+}
+
+
+def _blocks(kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch.dtype) -> Blocks:
+    """Block sizes of a kernel: an entry of the tables with the tile that pads the grid least.
+
+    Among those that pad alike the largest, then the widest: the Gaussian of a column is computed
+    once per strip of columns, that of a row in every tile. Under 8 columns the compiler no longer
+    sees which keys of a thread share a column.
+    """
+    choices = (_FULL_CHOICES if dtype == torch.float32 else _HALF_CHOICES)[kernel]
+    choice = choices[min(limit for limit in choices if head_dim <= limit)]
+    height, width = grid_size
+
+    def cost(tile: tuple[int, int]) -> tuple[int, int, int]:
+        keys, cols = tile
+        rows = keys // cols
+        return -(-height // rows) * -(-width // cols) * keys, -keys, rows
+
+    keys, cols = min(itertools.product(choice.keys, choice.cols), key=cost)
+    return Blocks(
+        choice.queries,
+        keys // cols,
+        cols,
+        choice.num_warps,
+        choice.num_stages,
+        choice.max_registers,
+    )
+
+
+# ------------------------------------------------------------------------------ launches
+
+
+class _Geometry(NamedTuple):
+    """What all launches of one call share, besides the tensors."""
+
+    height: int
+    width: int
+    num_prefix: int
+    eps: float
+    cut: float  # negative: none
+    scale: float
+
+
+def _launch(
+    kernel: str, q: Tensor, tensors: list[Tensor], strides: list[int], geometry: _Geometry
+) -> None:
+    """Runs one kernel: over blocks of queries, or for ``backward_keys`` over tiles of keys.
+
+    Args:
+        tensors, strides: all of the kernel's, in its order.
+    """
+    from . import triton_kernels
+
+    batch_size, num_heads, num_tokens, head_dim = q.shape
+    height, width, num_prefix, eps, cut, scale = geometry
+    blocks = _blocks(kernel, head_dim, (height, width), q.dtype)
+    strips, groups = -(-width // blocks.cols), -(-height // blocks.rows)
+    padding_cols = strips * blocks.cols - width
+    fold = 0 < num_prefix <= height * padding_cols
+    if kernel == 'backward_keys':
+        num_programs = strips * groups
+        if not fold:
+            num_programs += -(-num_prefix // (blocks.rows * blocks.cols))
+    else:
+        num_programs = -(-num_tokens // blocks.queries)
+    grid = (num_programs * batch_size * num_heads,)
+    with on_device(q.device):
+        getattr(triton_kernels, f'{kernel}_kernel')[grid](
+            *tensors,
+            *strides,
+            num_heads,
+            num_tokens,
+            height,
+            width,
+            num_prefix,
+            scale,
+            eps,
+            cut,
+            DIM=head_dim,
+            BLOCK_DIM=max(16, 1 << (head_dim - 1).bit_length()),
+            BLOCK=blocks.queries,
+            ROWS=blocks.rows,
+            COLS=blocks.cols,
+            CLAMP=cut >= 0,
+            MASKED=padding_cols > 0 or groups * blocks.rows > height,
+            PREFIX=num_prefix > 0,
+            FOLD=fold,
+            PRECISION='tf32' if _tf32_allowed() else 'ieee',
+            UPCAST=q.dtype == torch.bfloat16 and is_interpreted(),
+            num_warps=blocks.num_warps,
+            num_stages=blocks.num_stages,
+            maxnreg=blocks.max_registers,
+        )
+
+
+def _strides(*tensors: Tensor) -> list[int]:
+    """Of the batch, head and token axes."""
+    return [stride for x in tensors for stride in x.stride()[:3]]
+
+
+def _readable(x: Tensor) -> Tensor:
+    """The kernels step along the last axis by 1, and within a head in 32 bits."""
+    fits = x.shape[-2] * x.stride(-2) < 2**31
+    return x if x.stride(-1) == 1 and fits else x.contiguous()
+
+
+def _empty(x: Tensor) -> Tensor:
+    """Like ``x`` ``[B, heads, N, d]``, in the memory order ``[B, N, heads, d]``."""
+    batch_size, num_heads, num_tokens, head_dim = x.shape
+    return x.new_empty(batch_size, num_tokens, num_heads, head_dim).transpose(1, 2)
+
+
+def on_device(device: torch.device) -> AbstractContextManager:
+    """Triton launches on the current device, whatever its tensors are on."""
+    return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
+
+
+def _tf32_allowed() -> bool:
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, 'fp32_precision'):  # torch 2.9
+        return matmul.fp32_precision == 'tf32'
+    return matmul.allow_tf32
+
+
+# ------------------------------------------------------------------------------ operator
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    height: int,
+    width: int,
+    num_prefix: int,
+    eps: float,
+    cut: float,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
+    q, k, v = _readable(q), _readable(k), _readable(v)
+    out = _empty(q)
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    _launch(
+        'forward',
+        q,
+        [q, k, v, variance, alpha, out, lse],
+        [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out)],
+        _Geometry(height, width, num_prefix, eps, cut, scale),
+    )
+    return out, lse
+
+
+def _fake_forward(q, k, v, variance, alpha, height, width, num_prefix, eps, cut, scale):
+    return _empty(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+
+
+def _backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    d_out: Tensor,
+    height: int,
+    width: int,
+    num_prefix: int,
+    eps: float,
+    cut: float,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of q, k, v, variance and alpha."""
+    geometry = _Geometry(height, width, num_prefix, eps, cut, scale)
+    q, k, v, d_out = _readable(q), _readable(k), _readable(v), _readable(d_out)
+    d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
+    d_variance = torch.empty(variance.shape, dtype=variance.dtype, device=q.device)
+    d_alpha = torch.empty(alpha.shape, dtype=alpha.dtype, device=q.device)
+    table = lse.new_empty(4, *lse.shape)
+    _launch(
+        'backward_queries',
+        q,
+        [q, k, v, variance, alpha, out, lse, d_out, d_q, d_variance, d_alpha, table],
+        [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out, d_out, d_q)],
+        geometry,
+    )
+    _launch(
+        'backward_keys',
+        q,
+        [q, k, v, lse, table, d_out, d_k, d_v],
+        _strides(q, k, v, d_out, d_k, d_v),
+        geometry,
+    )
+    return d_q, d_k, d_v, d_variance, d_alpha
+
+
+def _fake_backward(q, k, v, variance, alpha, *_):
+    d_variance, d_alpha = variance.new_empty(variance.shape), alpha.new_empty(alpha.shape)
+    return _empty(q), _empty(k), _empty(v), d_variance, d_alpha
+
+
+# lse is for the backward pass alone.
+_attention = kernel_operator(
+    'gaussian_attention',
+    _forward,
+    _fake_forward,
+    _backward,
+    _fake_backward,
+    num_tensors=5,
+    aux_outputs=1,
+)
