@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families bench-families test test-kernels lint format clean
+.PHONY: install demo demo-ablation demo-families bench bench-families test test-kernels lint format clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,9 @@ demo-ablation: install
 
 demo-families: install
 	$(BIN)/python tools/demo/run.py --families
+
+bench: install
+	$(BIN)/python benchmarks/attention.py
 
 bench-families: install
 	$(BIN)/python benchmarks/families.py --sizes tiny small base --batch-size 4 \
@@ -48,4 +51,5 @@ format: install
 
 # Leaves the runs of others in work_dirs alone.
 clean:
-	rm -rf $(VENV) work_dirs/demo work_dirs/demo_* work_dirs/families.md data/digit_scenes
+	rm -rf $(VENV) work_dirs/demo work_dirs/demo_* work_dirs/families.md \
+	  work_dirs/attention.md work_dirs/attention.json work_dirs/attention.png data/digit_scenes

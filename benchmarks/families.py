@@ -6,21 +6,27 @@ measured in a process of its own for each model.
 """
 
 import argparse
-import datetime
-import multiprocessing
-import platform
-import re
-import shlex
 import statistics
 import sys
-import time
-from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import mmpretrain.models  # noqa: F401  before memory is measured
 import timm
 import torch
 from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parent))  # for callers that run this file by its path
+
+from measure import (
+    MEMORY,
+    alternate,
+    in_fresh_processes,
+    markdown,
+    median_ratio,
+    peak_memory,
+    provenance,
+)
 
 from locat_mm.engine import load_config
 from locat_mm.engine.complexity import METHOD, build_model, input_size, measure_complexity
@@ -47,18 +53,8 @@ def prepare(path: str, batch_size: int, device: str) -> tuple[nn.Module, torch.T
     return build_model(cfg).to(device).eval(), images
 
 
-def images_per_second(paths: tuple[str, str], args: argparse.Namespace) -> list[list[float]]:
-    """Images per second of both models, one number a round."""
-    pairs = [prepare(path, args.batch_size, args.device) for path in paths]
-    rates: list[list[float]] = [[], []]
-    # The first round warms up.
-    for _ in range(args.rounds + 1):
-        for (model, images), found in zip(pairs, rates, strict=True):
-            start = now(args.device)
-            for _ in range(args.iterations):
-                forward(model, images)
-            found.append(args.batch_size * args.iterations / (now(args.device) - start))
-    return [found[1:] for found in rates]
+def prepare_forward(path: str, batch_size: int, device: str) -> partial[torch.Tensor]:
+    return partial(forward, *prepare(path, batch_size, device))
 
 
 @torch.inference_mode()
@@ -66,50 +62,24 @@ def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     return model(images, mode='tensor')
 
 
-def now(device: str) -> float:
-    if device == 'cuda':
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def peak_memory(path: str, batch_size: int, device: str, threads: int) -> float:
-    """MiB that the model and its forward pass take; to be called in a fresh process."""
-    torch.set_num_threads(threads)
-    start = resident('VmRSS')
-    model, images = prepare(path, batch_size, device)
-    for _ in range(2):
-        forward(model, images)
-    if device == 'cuda':
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resident('VmHWM') - start
-
-
-def resident(field: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process, in MiB."""
-    # Not ru_maxrss, which a new process inherits from its parent.
-    status = Path('/proc/self/status').read_text()
-    found = re.search(rf'^{field}:\s+(\d+) kB$', status, re.MULTILINE)
-    assert found is not None, status
-    return int(found[1]) / 1024
-
-
 def measure(family: str, size: str, args: argparse.Namespace) -> list[list[str]]:
     """Two rows of the table, plain and LocAt."""
     paths = config_paths(family, size)
     costs = [measure_complexity(load_config(path)).total for path in paths]
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(2, context, max_tasks_per_child=1) as pool:
-        jobs = [
-            pool.submit(peak_memory, path, args.batch_size, args.device, args.threads)
-            for path in paths
-        ]
-        memory = [job.result() for job in jobs]
-    plain, locat = images_per_second(paths, args)
-    speed_ratio = statistics.median(a / b for a, b in zip(plain, locat, strict=True))
+    settings = (args.batch_size, args.device)
+    jobs = [(prepare_forward, (path, *settings), args.device, args.threads) for path in paths]
+    memory = in_fresh_processes(peak_memory, jobs)
+    calls = {path: prepare_forward(path, *settings) for path in paths}
+    times = alternate(calls, args.rounds, args.device, args.iterations)
+    plain, locat = (times[path] for path in paths)
+    speed_ratio = median_ratio(locat, plain)
     rows = []
-    for prefix, cost, rates, mib in zip(('', 'LocAt'), costs, (plain, locat), memory, strict=True):
+    for prefix, cost, seconds, mib in zip(
+        ('', 'LocAt'), costs, (plain, locat), memory, strict=True
+    ):
         counts = [f'{cost.parameters:,}', f'{cost.macs / 1e9:.3f}']
-        rate, ratios = f'{statistics.median(rates):.1f}', ['', '']
+        rate = f'{statistics.median(args.batch_size / s for s in seconds):.1f}'
+        ratios = ['', '']
         if prefix:
             ratios = [f'{speed_ratio:.2f}', f'{memory[0] / mib:.2f}']
         name = f'{prefix}{NAMES[family]}-{size.capitalize()}'
@@ -119,32 +89,14 @@ def measure(family: str, size: str, args: argparse.Namespace) -> list[list[str]]
 
 def header(args: argparse.Namespace) -> str:
     """What the numbers were measured on, and how."""
-    memory = (
-        'torch.cuda.max_memory_allocated'
-        if args.device == 'cuda'
-        else 'peak resident set (VmHWM) above that before the model was built'
+    found = provenance(
+        'families.py', args.command, args.device, torch=torch.__version__, timm=timm.__version__
     )
     return (
-        f'`{shlex.join(["python", "benchmarks/families.py", *args.command])}`, '
-        f'{datetime.date.today()}, {device_name(args.device)}, '
-        f'torch {torch.__version__}, timm {timm.__version__}, float32, batches of '
-        f'{args.batch_size}, median of {args.rounds} rounds of {args.iterations} batches. '
-        f'Memory: {memory}, weights included. GMACs: {METHOD}\n'
+        f'{found}, float32, batches of {args.batch_size}, median of {args.rounds} rounds of '
+        f'{args.iterations} batches. Memory: {MEMORY[args.device]}, weights included. '
+        f'GMACs: {METHOD}\n'
     )
-
-
-def device_name(device: str) -> str:
-    if device == 'cuda':
-        return torch.cuda.get_device_name()
-    cpu = Path('/proc/cpuinfo')
-    found = re.search(r'model name\s*: (.+)', cpu.read_text()) if cpu.exists() else None
-    name = found[1] if found else platform.machine()
-    return f'{name}, {torch.get_num_threads()} threads'
-
-
-def markdown(rows: list[list[str]]) -> str:
-    rule = ['---', *['---:'] * (len(COLUMNS) - 1)]
-    return '\n'.join(f'| {" | ".join(row)} |' for row in ([*COLUMNS], rule, *rows)) + '\n'
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -179,7 +131,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f'[{index}/{len(pairs)}] {family}, {size} ...', flush=True)
         rows += measure(family, size, args)
         print(f'  plain / LocAt: speed {rows[-1][4]}, memory {rows[-1][6]}', flush=True)
-    text = f'{header(args)}\n{markdown(rows)}'
+    text = f'{header(args)}\n{markdown(COLUMNS, rows)}'
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text)

@@ -1,0 +1,69 @@
+"""The classifier: plain ViT, and LocAtViT (GAug and PRR) with each backend."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from attention_cases import PATCH, PLAIN, Case
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from locat_mm.models import LocAtViT, PatchRepresentationRefinement
+
+__all__ = ['prepare']
+
+_NUM_CLASSES = 1000
+
+
+class Classifier(nn.Module):
+    """Backbone, PRR for LocAt, a linear head on [CLS]: ``[B, 3, H, W]`` to ``[B, classes]``."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        is_plain = case.variant == PLAIN
+        self.backbone = LocAtViT(
+            case.dimensions,
+            img_size=case.size,
+            patch_size=PATCH,
+            gaug=not is_plain,
+            out_type='cls_token' if is_plain else 'raw',
+            attention_backend=None if is_plain else case.variant,
+        )
+        self.neck = nn.Identity() if is_plain else PatchRepresentationRefinement(case.num_heads)
+        self.head = nn.Linear(case.embed_dim, _NUM_CLASSES)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.neck(self.backbone(images))[-1])
+
+
+def prepare(case: Case) -> Callable[[], Any]:
+    """The call to be timed: the logits of a batch, or one update of all weights."""
+    with torch.device(case.device):
+        model = Classifier(case)
+        images = torch.randn(case.batch_size, 3, case.size, case.size)
+        labels = torch.randint(_NUM_CLASSES, (case.batch_size,))
+    if case.mode == 'forward':
+        return partial(_forward, model.eval(), images)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    return partial(_update, model.train(), optimizer, images, labels)
+
+
+@torch.inference_mode()
+def _forward(model: nn.Module, images: Tensor) -> None:
+    with _autocast(images):
+        model(images)
+
+
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+) -> None:
+    optimizer.zero_grad()
+    with _autocast(images):
+        loss = F.cross_entropy(model(images), labels)
+    loss.backward()
+    optimizer.step()
+
+
+def _autocast(images: Tensor) -> torch.autocast:
+    return torch.autocast(images.device.type, torch.bfloat16, enabled=images.is_cuda)

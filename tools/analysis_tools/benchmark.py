@@ -1,0 +1,175 @@
+"""Images per second of a config's model on its test set, for mmpretrain and mmseg alike.
+
+Measured as mmseg's own tool does: batches of one image, the first few not timed, of the others
+the forward pass in mode 'predict', post-processing included. Loading and preprocessing an image
+happen outside the timed part; on a CPU the loader's workers still share its cores.
+"""
+
+import argparse
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmengine.runner.amp import autocast
+from torch import nn
+from torch.utils.data import DataLoader
+
+from locat_mm.checkpoint import check_fit, read_state_dict
+from locat_mm.engine import load_config
+from locat_mm.engine.complexity import build_model
+
+#: Batches of a run that are not timed.
+NUM_WARMUP = 5
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file of mmpretrain or mmseg')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='checkpoint file; without it, random weights, as fast'
+    )
+    parser.add_argument(
+        '--work-dir',
+        help="where fps_TIME.json goes; by default the config's own, or work_dirs/NAME",
+    )
+    parser.add_argument('--repeat-times', type=int, default=1, help='runs')
+    parser.add_argument(
+        '--iterations',
+        type=int,
+        default=200,
+        help=f'batches in a run, of which the first {NUM_WARMUP} are not timed; a smaller test set '
+        'starts over',
+    )
+    parser.add_argument('--log-interval', type=int, default=50, help='batches between two lines')
+    parser.add_argument('--batch-size', type=int, default=1, help='images in a batch')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    args = parser.parse_args(argv)
+    for name in ('repeat_times', 'log_interval', 'batch_size'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name.replace("_", "-")} must be positive, got {getattr(args, name)}')
+    if args.iterations <= NUM_WARMUP:
+        parser.error(f'--iterations must be more than {NUM_WARMUP}, got {args.iterations}')
+    args.device = get_device()
+    if args.amp and args.device == 'cpu':
+        parser.error('--amp needs an accelerator, and this machine has none')
+    return args
+
+
+def prepare_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Module:
+    """The model in eval mode.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if the config has no model, or the checkpoint is of another one.
+    """
+    if 'model' not in cfg:
+        raise ValueError(f'{cfg.filename} has no model: give a complete config, no part of one')
+    model = build_model(cfg)
+    if checkpoint is not None:
+        model.load_state_dict(check_fit(model, read_state_dict(checkpoint), checkpoint).state)
+    if device == 'cpu':
+        model = revert_sync_batchnorm(model)
+    return model.to(device).eval()
+
+
+def prepare_loader(cfg: Config, batch_size: int) -> DataLoader:
+    """The test set in full batches.
+
+    Raises:
+        FileNotFoundError: if the data set is not there.
+        ValueError: if the config has no test set, or it has fewer images than a batch.
+    """
+    if not cfg.get('test_dataloader'):
+        raise ValueError(f'{cfg.filename} has no test_dataloader')
+    cfg.test_dataloader.update(batch_size=batch_size, drop_last=True)
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg.test_dataloader.setdefault('collate_fn', dict(type='default_collate'))
+    try:
+        loader = Runner.build_dataloader(cfg.test_dataloader)
+    except FileNotFoundError as error:
+        source = cfg.get('dataset_source', 'No source is named in the config.')
+        raise FileNotFoundError(
+            f'test_dataloader: {error} (from {Path.cwd()}). {source}'
+        ) from error
+    if not len(loader):
+        count = len(loader.dataset)
+        raise ValueError(f'the test set has {count} images, too few for --batch-size {batch_size}')
+    return loader
+
+
+def measure(model: Any, loader: DataLoader, args: argparse.Namespace) -> float:
+    """Images per second of one run."""
+    seconds, images = 0.0, 0
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    for index, batch in enumerate(itertools.islice(batches, args.iterations), 1):
+        data = model.data_preprocessor(batch, False)
+        synchronize(args.device)
+        start = time.perf_counter()
+        with torch.no_grad(), autocast(enabled=args.amp):
+            model(**data, mode='predict')
+        synchronize(args.device)
+        elapsed = time.perf_counter() - start
+        if index > NUM_WARMUP:
+            seconds += elapsed
+            images += args.batch_size
+            if index % args.log_interval == 0:
+                fps = images / seconds
+                print(f'Done batch [{index}/{args.iterations}], {fps:.2f} img / s', flush=True)
+    return images / seconds
+
+
+def synchronize(device: str) -> None:
+    if device == 'cuda':
+        torch.cuda.synchronize()
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    args.amp = args.amp or bool((cfg.get('test_cfg') or {}).get('fp16'))
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    torch.backends.cudnn.benchmark = False
+    model = prepare_model(cfg, args.checkpoint, args.device)
+    loader = prepare_loader(cfg, args.batch_size)
+
+    found: dict = dict(config=args.config, checkpoint=args.checkpoint, unit='img / s')
+    rates = []
+    for run in range(1, args.repeat_times + 1):
+        print(f'Run {run}:', flush=True)
+        rates.append(measure(model, loader, args))
+        print(f'Overall: {rates[-1]:.2f} img / s\n', flush=True)
+        found[f'overall_fps_{run}'] = round(rates[-1], 2)
+    found['average_fps'] = round(float(np.mean(rates)), 2)
+    found['fps_variance'] = round(float(np.var(rates)), 4)
+    device = args.device
+    if device == 'cuda':
+        device = torch.cuda.get_device_name()
+    found |= dict(device=device, threads=torch.get_num_threads(), torch=torch.__version__)
+    found |= dict(batch_size=args.batch_size, iterations=args.iterations, amp=args.amp)
+    print(f'Average of {args.repeat_times} runs: {found["average_fps"]} img / s')
+    print(f'Variance of {args.repeat_times} runs: {found["fps_variance"]}')
+    out = Path(cfg.work_dir) / f'fps_{time.strftime("%Y%m%d_%H%M%S")}.json'
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=4) + '\n')
+    print(f'Numbers: {out}')
+
+
+if __name__ == '__main__':
+    main()
