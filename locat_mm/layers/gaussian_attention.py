@@ -90,7 +90,7 @@ class _GaussianAugmented(nn.Module):
             attn_bias=attn_bias,
             dropout_p=self.attn_drop.p if self.training else 0.0,
             backend=self.backend,
-            check_values=False,  # positive by construction
+            check_values=False,  # never negative, and eps keeps 0 from hurting
         )
         return x.transpose(1, 2).flatten(2)
 

@@ -3,7 +3,6 @@
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from timm.layers import trunc_normal_
@@ -77,17 +76,11 @@ class GaussianAugment(nn.Module):
         max_variance = self.max_variance
         if grid_size != self.grid_size:
             max_variance *= min(grid_size) / min(self.grid_size)
-        with _no_autocast(q.device.type):
-            weight = torch.cat([self.log_var.weight, self.log_alpha.weight])
-            bias = torch.cat([self.log_var.bias - self.var_offset, self.log_alpha.bias])
-            return gaussian_parameters(q, weight, bias, max_variance, num_prefix_tokens, backend)
+        # The offset is not to be rounded to a half type.
+        dtype = torch.promote_types(self.log_var.weight.dtype, torch.float32)
+        weight = torch.cat([self.log_var.weight, self.log_alpha.weight]).to(dtype)
+        bias = torch.cat([self.log_var.bias.to(dtype) - self.var_offset, self.log_alpha.bias])
+        return gaussian_parameters(q, weight, bias, max_variance, num_prefix_tokens, backend)
 
     def extra_repr(self) -> str:
         return f'grid_size={self.grid_size}, eps={self.eps}'
-
-
-def _no_autocast(device_type: str) -> AbstractContextManager:
-    # The meta device, on which FLOPs are counted, knows no autocast.
-    if device_type == 'meta':
-        return nullcontext()
-    return torch.autocast(device_type, enabled=False)

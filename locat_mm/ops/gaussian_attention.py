@@ -77,18 +77,20 @@ def gaussian_attention(
             unknown or cannot run such an input.
         TypeError: if q, k and v are not of one floating-point dtype.
     """
-    num_patches = grid_size[0] * grid_size[1]
-    if q.shape[-2] != num_prefix_tokens + num_patches:
-        raise ValueError(
-            f'{q.shape[-2]} tokens do not fit {num_prefix_tokens} prefix tokens and a grid of '
-            f'{grid_size[0]}×{grid_size[1]} = {num_patches} patches'
-        )
     if q.ndim != 4 or not q.shape == k.shape == v.shape:
         raise ValueError(
             'q, k and v must be of one shape [B, heads, N, head_dim], got '
             f'{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
+    num_patches = grid_size[0] * grid_size[1]
+    if q.shape[-2] != num_prefix_tokens + num_patches or num_prefix_tokens < 0:
+        raise ValueError(
+            f'{q.shape[-2]} tokens do not fit {num_prefix_tokens} prefix tokens and a grid of '
+            f'{grid_size[0]}×{grid_size[1]} = {num_patches} patches'
+        )
     check_shapes(variance, alpha, grid_size, q.shape[:2])
+    if attn_bias is not None:
+        _check_attn_bias(attn_bias, q)
     q, k, v = _cast(q, k, v)
     if check_values is None:
         check_values = q.device.type == 'cpu' and not torch.compiler.is_compiling()
@@ -165,8 +167,24 @@ def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return q, k, v
 
 
+def _check_attn_bias(attn_bias: Tensor, q: Tensor) -> None:
+    batch, heads, num_tokens, _ = q.shape
+    shape = (1,) * (4 - attn_bias.ndim) + tuple(attn_bias.shape)
+    if (
+        len(shape) != 4
+        or (batch % shape[0] if shape[0] else batch)
+        or shape[1] not in (1, heads)
+        or any(size not in (1, num_tokens) for size in shape[2:])
+    ):
+        raise ValueError(
+            f'attn_bias must broadcast to [B, heads, N, N] = '
+            f'{[batch, heads, num_tokens, num_tokens]}, or have a first axis that divides B; got '
+            f'shape {tuple(attn_bias.shape)}'
+        )
+
+
 def _check_positive(variance: Tensor) -> None:
-    smallest = variance.detach().amin().item()  # NaN if there is one
+    smallest = variance.detach().amin().item() if variance.numel() else 1.0  # NaN stays NaN
     if not smallest > 0:
         raise ValueError(f'variance must be positive, its smallest value is {smallest}')
 
@@ -193,7 +211,9 @@ def _eager(
 ) -> Tensor:
     bias = gaussian_bias(variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance)
     if attn_bias is not None:
-        bias = _add(bias, attn_bias)
+        _add_(bias, attn_bias)
+        if q.dtype == torch.float16:
+            bias = bias.clamp(max=torch.finfo(q.dtype).max)  # two finite ones may sum up to inf
     # A float32 mask with half-precision q is misread by some CUDA kernels.
     bias = bias.to(q.dtype)
     # cuDNN's kernel can return NaN gradients under strongly negative rows. CPU's only fused
@@ -229,18 +249,20 @@ def _naive(
         variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance
     )
     if attn_bias is not None:
-        logits = _add(logits, attn_bias)
+        _add_(logits, attn_bias)
     weights = F.dropout(logits.softmax(dim=-1), dropout_p)
     return weights.to(v.dtype) @ v
 
 
-def _add(logits: Tensor, attn_bias: Tensor) -> Tensor:
+def _add_(logits: Tensor, attn_bias: Tensor) -> None:
+    """In place: logits are the largest tensors here."""
     if attn_bias.ndim == logits.ndim and 1 < attn_bias.shape[0] < logits.shape[0]:
         # The same windows in every image: no copy of the bias per image.
-        return _add(logits.unflatten(0, (-1, attn_bias.shape[0])), attn_bias).flatten(0, 1)
+        logits = logits.unflatten(0, (-1, attn_bias.shape[0]))
     if attn_bias.dtype == torch.bool:
-        return logits.masked_fill(~attn_bias, float('-inf'))
-    return logits + attn_bias
+        logits.masked_fill_(~attn_bias, float('-inf'))
+    else:
+        logits.add_(attn_bias)
 
 
 def _can_always(q: Tensor, attn_bias: Tensor | None, dropout_p: float) -> None:

@@ -5,6 +5,7 @@ Gaussian bias does; there a Triton kernel reads the queries once.
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -34,26 +35,42 @@ def gaussian_parameters(
         bias: ``[3]``.
         max_variance: squared patches.
         num_prefix_tokens: tokens that have no Gaussian.
-        backend: of :func:`locat_mm.ops.gaussian_attention`. None and ``'triton'`` take the fused
-            kernel where it can run, the others do not.
+        backend: ``'triton'`` for the fused kernel, None for the same where it can run on a GPU;
+            the other backends of :func:`locat_mm.ops.gaussian_attention` have none.
 
     Returns:
         variance ``[B, heads, H·W, 2]`` (rows, columns; squared patches) and alpha
         ``[B, heads, H·W]`` (logits) of the N − num_prefix_tokens patch queries; float32, or
         float64 for float64 queries.
+
+    Raises:
+        ValueError: if the kernel is asked for by name and cannot run.
     """
-    wanted = backend == 'triton' or (backend is None and q.is_cuda)
-    if wanted and triton_attention.why_not(q) is None:
+    reason: str | None = 'it is not asked for'
+    if backend == 'triton' or (backend is None and q.is_cuda):
+        reason = triton_attention.why_not(q)
+    if reason is None:
         variance, alpha = _parameters(
             q, weight.float(), bias.float(), max_variance, num_prefix_tokens
         )
         return variance, alpha
-    dtype = q.dtype if q.dtype == torch.float64 else torch.float32
-    patches = q[:, :, num_prefix_tokens:].to(dtype)
-    logits = F.linear(patches, weight.to(dtype), bias.to(dtype))
-    # Each logit apart: the steps that follow are elementwise.
-    logits = logits.movedim(-1, 0).contiguous()
-    return (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1), F.softplus(logits[2])
+    if backend == 'triton':
+        raise ValueError(f"backend 'triton' cannot run: {reason}")
+    with _no_autocast(q.device.type):
+        dtype = q.dtype if q.dtype == torch.float64 else torch.float32
+        patches = q[:, :, num_prefix_tokens:].to(dtype)
+        logits = F.linear(patches, weight.to(dtype), bias.to(dtype))
+        # Each logit apart: the steps that follow are elementwise.
+        logits = logits.movedim(-1, 0).contiguous()
+        variance = (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1)
+        return variance, F.softplus(logits[2])
+
+
+def _no_autocast(device_type: str) -> AbstractContextManager:
+    # The meta device, on which FLOPs are counted, knows no autocast.
+    if device_type == 'meta':
+        return nullcontext()
+    return torch.autocast(device_type, enabled=False)
 
 
 _BLOCK = 64  # queries of a program
@@ -120,8 +137,7 @@ def _launch(
     """``variance`` and ``alpha`` are written forward, their gradients backward; all contiguous."""
     from . import triton_parameter_kernels
 
-    if q.stride(-1) != 1:
-        q = q.contiguous()
+    q = triton_attention.readable(q)
     batch, heads, num_tokens, head_dim = q.shape
     strides = [stride for x in (q, *outputs[:1]) for stride in x.stride()[:3]]
     grid = (batch * heads * math.ceil(num_tokens / _BLOCK),)

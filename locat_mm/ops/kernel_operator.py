@@ -51,6 +51,9 @@ def kernel_operator(
         ctx.save_for_backward(*inputs[:num_tensors], *(output if aux_outputs else ()))
         if aux_outputs:
             ctx.mark_non_differentiable(*output[-aux_outputs:])
+            # No zeros for these; the one other output has a gradient, or there is no backward.
+            assert len(output) == aux_outputs + 1
+            ctx.set_materialize_grads(False)
 
     def gradients(run: Callable[..., tuple[Tensor, ...]]) -> Callable:
         def call(ctx: Any, *grads: Tensor) -> tuple:

@@ -6,8 +6,10 @@ inputs give equal bits. The kernels are in :mod:`.triton_kernels`, which is impo
 call: this module needs no Triton.
 """
 
+import functools
 import importlib.util
 import itertools
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from .kernel_operator import kernel_operator
 
-__all__ = ['is_interpreted', 'on_device', 'triton_gaussian_attention', 'why_not']
+__all__ = ['is_interpreted', 'on_device', 'readable', 'triton_gaussian_attention', 'why_not']
 
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -31,7 +33,7 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     if not _HAS_TRITON:
         return 'Triton is not installed'
     if attn_bias is not None:
-        return f'it takes no attn_bias, got one of shape {tuple(attn_bias.shape)}'
+        return 'it takes no attn_bias'
     if dropout_p > 0:
         return f'it has no dropout, got dropout_p={dropout_p}'
     if q.dtype not in _DTYPES:
@@ -41,8 +43,8 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
         return f'the head dimension must be within {low} to {high}, got {q.shape[-1]}'
     if q.device.type == 'cpu' and is_interpreted():
         return None
-    if q.device.type != 'cuda':
-        return f'it needs CUDA tensors, got one on {q.device}'
+    if q.device.type != 'cuda' or torch.version.hip:
+        return f'it needs an NVIDIA GPU, got a tensor on {q.device}'
     major, minor = _capability(q.device)
     if major < 8:
         return f'it needs compute capability 8.0 (for bfloat16), got {major}.{minor} on {q.device}'
@@ -112,15 +114,12 @@ def triton_gaussian_attention(
     return out
 
 
-# torch.compile cannot trace into these two.
-@torch.compiler.assume_constant_result
 def is_interpreted() -> bool:
     """Whether kernels run in Triton's interpreter, on the CPU."""
-    import triton
-
-    return triton.knobs.runtime.interpret
+    return os.environ.get('TRITON_INTERPRET') == '1'
 
 
+# torch.compile cannot trace into it.
 @torch.compiler.assume_constant_result
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)
@@ -182,6 +181,7 @@ _FULL_CHOICES = {
 }
 
 
+@functools.cache
 def _blocks(kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch.dtype) -> Blocks:
     """Block sizes of a kernel: an entry of the tables with the tile that pads the grid least.
 
@@ -280,7 +280,7 @@ def _strides(*tensors: Tensor) -> list[int]:
     return [stride for x in tensors for stride in x.stride()[:3]]
 
 
-def _readable(x: Tensor) -> Tensor:
+def readable(x: Tensor) -> Tensor:
     """The kernels step along the last axis by 1, and within a head in 32 bits."""
     fits = x.shape[-2] * x.stride(-2) < 2**31
     return x if x.stride(-1) == 1 and fits else x.contiguous()
@@ -321,7 +321,7 @@ def _forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
-    q, k, v = _readable(q), _readable(k), _readable(v)
+    q, k, v = readable(q), readable(k), readable(v)
     out = _empty(q)
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     _launch(
@@ -356,7 +356,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, variance and alpha."""
     geometry = _Geometry(height, width, num_prefix, eps, cut, scale)
-    q, k, v, d_out = _readable(q), _readable(k), _readable(v), _readable(d_out)
+    q, k, v, d_out = readable(q), readable(k), readable(v), readable(d_out)
     d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
     d_variance = torch.empty(variance.shape, dtype=variance.dtype, device=q.device)
     d_alpha = torch.empty(alpha.shape, dtype=alpha.dtype, device=q.device)

@@ -22,8 +22,13 @@ import triton.language as tl
 __all__ = ['backward_keys_kernel', 'backward_queries_kernel', 'forward_kernel']
 
 LOG2_E = tl.constexpr(1.4426950408889634)
-# Sizes that change with the image must not start a compilation.
-_PLAIN_INTS = ['num_heads', 'num_tokens', 'height', 'width', 'num_prefix']
+# Numbers that change with the image must not start a compilation, whatever divides them. (Another
+# tile, cut or padding still does: the grids of a kind share a kernel.)
+_PLAIN_INTS = [
+    *('num_heads', 'num_tokens', 'height', 'width', 'num_prefix'),
+    *('var_b', 'var_h', 'alpha_b', 'alpha_h'),
+]
+_PLAIN_INTS_OF_KEYS = _PLAIN_INTS[:5]
 
 
 @triton.jit
@@ -339,7 +344,7 @@ def backward_queries_kernel(
     tl.store(d_variance + 2 * offset + 1, half * (sum_gx / var_x / var_x), mask=spatial)
 
 
-@triton.jit(do_not_specialize=_PLAIN_INTS)
+@triton.jit(do_not_specialize=_PLAIN_INTS_OF_KEYS)
 def backward_keys_kernel(
     q, k, v, lse, table, d_out, d_k, d_v,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, do_b, do_h, do_n, dk_b, dk_h, dk_n,

@@ -16,7 +16,7 @@ CASES = {
     'bias-per-window': (6, 2, (4, 4), 0, (3, 2)),
     'bias-per-image': (2, 3, (3, 4), 2, (2, 3)),
 }
-# (logits per thread, least queries of a chunk): all at once, images apart, queries apart.
+# (logits of a chunk, least queries): all at once, images apart, queries apart.
 BUDGETS = {'whole': (2**18, 256), 'images': (400, 256), 'queries': (1, 4)}
 
 
@@ -41,7 +41,8 @@ def make_inputs(batch, heads, grid, prefix, bias=None, dtype=torch.double, head_
 @pytest.mark.parametrize('case', CASES)
 def test_equals_naive_with_all_gradients(case, budget, monkeypatch):
     logits, queries = BUDGETS[budget]
-    monkeypatch.setattr(chunked_attention, '_LOGITS_PER_THREAD', logits)
+    monkeypatch.setattr(chunked_attention, '_LOGITS_FORWARD', logits)
+    monkeypatch.setattr(chunked_attention, '_LOGITS_BACKWARD', logits)
     monkeypatch.setattr(chunked_attention, '_MIN_QUERIES', queries)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
     leaves, args, attn_bias = make_inputs(*CASES[case])
@@ -67,6 +68,37 @@ def test_a_mask_that_hides_keys():
     grads = [torch.autograd.grad(out.square().sum(), leaves) for out in outputs]
     for found, expected in zip(*grads, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_query_that_sees_nothing_has_finite_gradients():
+    """The output is 0 then, as scaled_dot_product_attention's."""
+    leaves, args, _ = make_inputs(*CASES['cls'])
+    keep = torch.ones(14, 14, dtype=torch.bool)
+    keep[[0, 5]] = False
+    outputs = [
+        gaussian_attention(*args, attn_bias=keep, backend=name) for name in ('chunked', 'eager')
+    ]
+    assert not outputs[0][:, :, [0, 5]].any()
+    torch.testing.assert_close(*outputs, rtol=1e-10, atol=1e-12)
+    grads = [torch.autograd.grad(out.square().sum(), leaves) for out in outputs]
+    for found, expected in zip(*grads, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+def test_half_gaussians_are_computed_with_in_float32(dtype):
+    _, (q, k, v, variance, alpha, *rest), _ = make_inputs(*CASES['registers'], dtype=torch.float)
+    half = [x.detach().to(dtype).requires_grad_() for x in (variance, alpha)]
+    full = [x.detach().float().requires_grad_() for x in half]
+    outputs = [gaussian_attention(q, k, v, *x, *rest, backend='chunked') for x in (half, full)]
+    assert torch.equal(*outputs)
+    grads = [
+        torch.autograd.grad(out.square().sum(), x, retain_graph=True)
+        for out, x in zip(outputs, (half, full), strict=True)
+    ]
+    for found, expected in zip(*grads, strict=True):
+        assert found.dtype == dtype
+        assert torch.equal(found, expected.to(dtype))
 
 
 @pytest.mark.parametrize('grid', [(14, 14), (32, 32)], ids=str)
@@ -99,16 +131,17 @@ def test_nothing_of_the_size_of_the_logits_is_kept():
     assert max(saved) <= args[0].numel()
 
 
-@pytest.mark.parametrize('threads', [1, 2, 7])
-def test_every_image_and_query_is_in_one_chunk(threads, monkeypatch):
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+@pytest.mark.parametrize('budget', [1, 2**17, 2**20, 2**30])
+def test_every_image_and_query_is_in_one_chunk(budget):
     for batch, heads, num_tokens, period in [
         *((8, 3, 197, 1), (1, 3, 1025, 1), (2, 12, 4097, 1)),
         *((512, 3, 49, 64), (512, 3, 49, 1), (1024, 24, 144, 256)),
     ]:
         attn_bias = torch.empty(period, 1, 1, 1, device='meta') if period > 1 else None
         seen = torch.zeros(batch, num_tokens, dtype=torch.int)
-        for images, queries in chunked_attention._chunks(batch, heads, num_tokens, attn_bias):
+        for images, queries in chunked_attention._chunks(
+            batch, heads, num_tokens, attn_bias, budget
+        ):
             seen[images, queries] += 1
             num_images = images.stop - images.start
             assert num_images % period == 0 or images.start % period + num_images <= period

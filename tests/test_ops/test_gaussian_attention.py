@@ -139,6 +139,31 @@ def test_mistakes_are_named():
         gaussian_attention(q, k.float(), v, variance, alpha, (3, 4), 2)
 
 
+@pytest.mark.parametrize(
+    'shape', [(3, 3, 14, 14), (4, 1, 14, 14), (2, 14, 14), (13, 14), (1, 2, 3, 14, 14)], ids=str
+)
+@pytest.mark.parametrize('backend', [None, 'eager', 'naive'])
+def test_an_attn_bias_that_does_not_fit_is_named(shape, backend):
+    expected = r'broadcast to .* \[2, 3, 14, 14\], .* got shape \(' + f'{shape[0]}, {shape[1]}'
+    with pytest.raises(ValueError, match=expected):
+        gaussian_attention(*make_inputs(), (3, 4), 2, attn_bias=torch.zeros(shape), backend=backend)
+
+
+def test_no_images_and_negative_prefixes():
+    empty = [x[:0] for x in make_inputs()]
+    assert gaussian_attention(*empty, (3, 4), 2).shape == (0, 3, 14, 8)
+    with pytest.raises(ValueError, match='14 tokens do not fit -2 prefix tokens and a grid of 4×4'):
+        gaussian_attention(*make_inputs(), (4, 4), -2)
+
+
+def test_float16_biases_that_sum_up_to_more_than_its_largest_number():
+    q, k, v, variance, _ = (x.detach().half() for x in make_inputs(dtype=torch.float))
+    alpha = torch.full((2, 3, 12), 6e4)
+    attn_bias = torch.full((14, 14), 3e4)
+    out = gaussian_attention(q, k, v, variance, alpha, (3, 4), 2, attn_bias=attn_bias)
+    assert out.isfinite().all()
+
+
 @pytest.mark.parametrize('value', [0.0, -1.5, float('nan')])
 def test_a_variance_that_is_not_positive_is_named(value):
     q, k, v, variance, alpha = (x.detach() for x in make_inputs())

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from locat_mm.ops import gaussian_parameters
+from locat_mm.ops import gaussian_parameters, triton_attention
 
+needs_triton = pytest.mark.skipif(
+    not triton_attention._HAS_TRITON, reason='Triton is not installed'
+)
 NAMES = ('variance', 'alpha', 'grad q', 'grad weight', 'grad bias')
 
 
@@ -30,7 +33,7 @@ def formula(q, weight, bias, prefix, cotangents):
 @pytest.mark.parametrize(
     ('heads', 'num_patches', 'head_dim'), [(2, 70, 64), (1, 1, 16), (3, 9, 80)]
 )
-@pytest.mark.parametrize('backend', ['triton', 'eager'])
+@pytest.mark.parametrize('backend', [pytest.param('triton', marks=needs_triton), 'eager'])
 def test_equals_the_formula(heads, num_patches, head_dim, prefix, dtype, backend, device):
     qkv = torch.randn(2, prefix + num_patches, 3, heads, head_dim, device=device).to(dtype)
     q = qkv.permute(2, 0, 3, 1, 4)[0]
@@ -48,6 +51,7 @@ def test_equals_the_formula(heads, num_patches, head_dim, prefix, dtype, backend
         assert error <= (1 if name == 'grad q' and eps > 1e-6 else 20) * eps, name
 
 
+@needs_triton
 def test_extremes_stay_finite(device):
     logits = torch.tensor([-6e4, -200.0, -30.0, 0.0, 30.0, 200.0, 6e4], device=device)
     q = torch.zeros(1, 1, 7, 16, device=device)
@@ -61,6 +65,7 @@ def test_extremes_stay_finite(device):
         torch.testing.assert_close(ours, reference, rtol=1e-5, atol=1e-6, msg=name)
 
 
+@needs_triton
 def test_equal_bits_in_two_runs(device):
     q = torch.randn(2, 2, 130, 32, device=device)
     weight, bias = torch.randn(3, 32, device=device), torch.randn(3, device=device)
@@ -69,6 +74,7 @@ def test_equal_bits_in_two_runs(device):
     assert all(torch.equal(*pair) for pair in zip(*runs, strict=True))
 
 
+@needs_triton
 def test_compiles_without_a_graph_break(device):
     q = torch.randn(1, 2, 9, 16, device=device, requires_grad=True)
     weight, bias = torch.randn(3, 16, device=device), torch.randn(3, device=device)
@@ -79,3 +85,20 @@ def test_compiles_without_a_graph_break(device):
         outputs = function(q, weight, bias, 196.0, 1, 'triton')
         grads += torch.autograd.grad(outputs, q, cotangents)
     torch.testing.assert_close(*grads)
+
+
+def test_a_kernel_that_cannot_run_says_why():
+    with pytest.raises(
+        ValueError, match="'triton' cannot run: it takes float32, .* got torch.float64"
+    ):
+        gaussian_parameters(
+            torch.ones(1, 1, 2, 16).double(), torch.ones(3, 16), torch.ones(3), 4.0, 0, 'triton'
+        )
+
+
+def test_autocast_changes_nothing():
+    q, weight, bias = torch.randn(1, 2, 5, 16), torch.randn(3, 16), torch.randn(3)
+    outside = gaussian_parameters(q, weight, bias, 196.0, 1, 'eager')
+    with torch.autocast('cpu', torch.bfloat16):
+        inside = gaussian_parameters(q, weight, bias, 196.0, 1, 'eager')
+    assert all(torch.equal(*pair) for pair in zip(outside, inside, strict=True))

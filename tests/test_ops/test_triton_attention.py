@@ -26,8 +26,9 @@ needs_triton = pytest.mark.skipif(
 )
 NAMES = ('output', 'q', 'k', 'v', 'variance of rows', 'variance of columns', 'alpha')
 #: Beyond twice the error of scaled_dot_product_attention, in units of the type's epsilon: where
-#: that happens to be exact.
-SLACK = {torch.float32: 8, torch.float16: 2, torch.bfloat16: 2}
+#: that happens to be exact. Gradients of variance and alpha are float32, but in half types
+#: δ = Σ d_out·out is of the rounded output, as FlashAttention's: half an epsilon.
+SLACK = {torch.float32: 8, torch.float16: 1, torch.bfloat16: 1}
 AXES = {
     'dtype': (torch.float32, torch.float16, torch.bfloat16),
     'head_dim': (16, 32, 48, 64, 80, 128),
@@ -137,7 +138,8 @@ def check_case(device, case):
         if inputs[0].shape[-2] == 1:  # all gradients of the logits are 0 but for rounding
             size = max(size, case['head_dim'] ** 0.5)
         error, allowed = ((x.double() - r).abs().max().item() for x in (a, c))
-        allowed = 2 * allowed + SLACK[dtype] * torch.finfo(dtype).eps * size
+        slack = SLACK[dtype] if a.dtype == dtype else 0.5
+        allowed = 2 * allowed + slack * torch.finfo(dtype).eps * size
         assert error <= allowed, f'{name}: error {error:.2e}, allowed {allowed:.2e}'
 
 
@@ -319,13 +321,13 @@ def test_reasons_against_it(monkeypatch):
             shape=(1, 2, 5, head_dim), dtype=dtype, device=torch.device(device), ndim=4
         )
 
-    assert 'attn_bias, got one of shape (5, 5)' in why_not(query(), torch.zeros(5, 5))
+    assert 'it takes no attn_bias' in why_not(query(), torch.zeros(5, 5))
     assert 'dropout_p=0.1' in why_not(query(), None, 0.1)
     assert 'got torch.float64' in why_not(query(dtype=torch.float64))
     assert 'within 16 to 128, got 192' in why_not(query(head_dim=192))
     assert 'within 16 to 128, got 8' in why_not(query(head_dim=8))
-    assert 'CUDA tensors, got one on cpu' in why_not(query('cpu'))
-    assert 'CUDA tensors, got one on meta' in why_not(query('meta'))
+    assert 'NVIDIA GPU, got a tensor on cpu' in why_not(query('cpu'))
+    assert 'NVIDIA GPU, got a tensor on meta' in why_not(query('meta'))
     assert 'compute capability 8.0 (for bfloat16), got 7.5' in why_not(query())
     monkeypatch.setattr(triton_attention, '_capability', lambda device: (8, 0))
     assert why_not(query()) is None
