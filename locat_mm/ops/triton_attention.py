@@ -21,6 +21,8 @@ from .kernel_operator import kernel_operator
 __all__ = ['is_interpreted', 'on_device', 'readable', 'triton_gaussian_attention', 'why_not']
 
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
+#: 3.2 cannot compile the kernels.
+_OLDEST_TRITON = (3, 4)
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _HEAD_DIMS = (16, 128)
 
@@ -119,7 +121,16 @@ def is_interpreted() -> bool:
     return os.environ.get('TRITON_INTERPRET') == '1'
 
 
-# torch.compile cannot trace into it.
+# torch.compile cannot trace into these two.
+@torch.compiler.assume_constant_result
+@functools.cache
+def _triton_version() -> tuple[int, int]:
+    import triton
+
+    major, minor = triton.__version__.split('.')[:2]
+    return int(major), int(minor)
+
+
 @torch.compiler.assume_constant_result
 def _capability(device: torch.device) -> tuple[int, int]:
     return torch.cuda.get_device_capability(device)

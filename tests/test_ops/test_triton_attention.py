@@ -315,6 +315,7 @@ def test_reasons_against_it(monkeypatch):
     monkeypatch.setattr(triton_attention, '_HAS_TRITON', True)
     monkeypatch.setattr(triton_attention, 'is_interpreted', lambda: False)
     monkeypatch.setattr(triton_attention, '_capability', lambda device: (7, 5))
+    monkeypatch.setattr(triton_attention, '_triton_version', lambda: (3, 6))
 
     def query(device='cuda', dtype=torch.float16, head_dim=64):
         return SimpleNamespace(
@@ -330,6 +331,9 @@ def test_reasons_against_it(monkeypatch):
     assert 'NVIDIA GPU, got a tensor on meta' in why_not(query('meta'))
     assert 'compute capability 8.0 (for bfloat16), got 7.5' in why_not(query())
     monkeypatch.setattr(triton_attention, '_capability', lambda device: (8, 0))
+    monkeypatch.setattr(triton_attention, '_triton_version', lambda: (3, 2))
+    assert why_not(query()) == 'it needs Triton 3.4, 3.2 is installed'
+    monkeypatch.setattr(triton_attention, '_triton_version', lambda: (3, 10))
     assert why_not(query()) is None
     monkeypatch.setattr(triton_attention, 'is_interpreted', lambda: True)
     assert why_not(query('cpu')) is None
