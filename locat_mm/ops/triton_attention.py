@@ -47,6 +47,9 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
         return None
     if q.device.type != 'cuda' or torch.version.hip:
         return f'it needs an NVIDIA GPU, got a tensor on {q.device}'
+    if _triton_version() < _OLDEST_TRITON:
+        found, needed = ('.'.join(map(str, x)) for x in (_triton_version(), _OLDEST_TRITON))
+        return f'it needs Triton {needed}, {found} is installed'
     major, minor = _capability(q.device)
     if major < 8:
         return f'it needs compute capability 8.0 (for bfloat16), got {major}.{minor} on {q.device}'
