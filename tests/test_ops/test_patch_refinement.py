@@ -25,6 +25,22 @@ def test_equals_the_formula():
     torch.testing.assert_close(refine_patches(x, 2), torch.cat(expected, -1))
 
 
+@pytest.mark.parametrize('num_refined', [1, 3, 5])
+def test_the_first_tokens_alone_are_those_of_all(num_refined):
+    x = torch.randn(2, 5, 6, dtype=torch.double, requires_grad=True)
+    some = refine_patches(x, 2, num_refined)
+    expected = refine_patches(x, 2)[:, :num_refined]
+    torch.testing.assert_close(some, expected)
+    grads = [torch.autograd.grad(y.square().sum(), x)[0] for y in (some, expected)]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize('num_refined', [0, 6, -1])
+def test_tokens_that_are_not_there_are_named(num_refined):
+    with pytest.raises(ValueError, match=f'num_refined={num_refined} of 5 tokens'):
+        refine_patches(torch.ones(1, 5, 6), 2, num_refined)
+
+
 def test_heads_must_divide_the_channels():
     with pytest.raises(ValueError, match='6 channels are not divisible by num_heads=4'):
         refine_patches(torch.ones(1, 2, 6), 4)

@@ -86,13 +86,13 @@ class PatchRepresentationRefinement(BaseModule):
                 f'tokens [B, N, C] or a map [B, C, H, W] expected, got {tuple(x.shape)}; '
                 "the backbone needs out_type='raw' or 'featmap'"
             )
-        x = refine_patches(x, self.num_heads)
         if self.pool == 'cls_token':
-            return x[:, 0]
+            return refine_patches(x, self.num_heads, 1)[:, 0]
+        if self.pool == 'prefix':
+            return refine_patches(x, self.num_heads, self.num_prefix_tokens).flatten(1)
+        x = refine_patches(x, self.num_heads)
         if self.pool == 'avg':
             return x[:, self.num_prefix_tokens :].mean(dim=1)
-        if self.pool == 'prefix':
-            return x[:, : self.num_prefix_tokens].flatten(1)
         return x
 
     def _refine_map(self, x: Tensor) -> Tensor:
