@@ -78,6 +78,9 @@ def reason_against(case: Case) -> str | None:
         (1, case.num_heads, case.num_tokens, case.head_dim), dtype=case.dtype, device=case.device
     )
     reason = BACKENDS[case.variant].why_not(q, None, 0.0)
+    if case.device == 'cpu' and case.variant == 'naive' and case.part == 'model':
+        if case.num_tokens > 2048:
+            return 'on a CPU it takes minutes for an image of this size'
     # A GPU says so itself if its memory runs out; of the CPU's that must not be tried.
     if reason is not None or case.variant not in _HELD or case.device != 'cpu':
         return reason

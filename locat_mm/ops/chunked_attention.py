@@ -11,6 +11,7 @@ with ``v = variance + eps`` and D the squared distance along that axis.
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +22,17 @@ from .gaussian_bias import factors, squared_distances
 
 __all__ = ['chunked_gaussian_attention', 'why_not']
 
-#: Logits of a chunk forward: more is no faster, and 16 MiB in float32 do not show in the peak.
-_LOGITS_FORWARD = 2**22
-#: Backward, per thread: with the gradients beside them they fit a core's L2 cache.
-_LOGITS_BACKWARD = 2**17
-#: Fewer queries than this leave SDPA's and BLAS's kernels short of work.
-_MIN_QUERIES = 128
+
+class _Chunk(NamedTuple):
+    """How much of the attention is done at a time, so that it fits the cores' L2 caches."""
+
+    logits_per_thread: int
+    min_queries: int  #: fewer leave SDPA's and BLAS's kernels short of work
+
+
+_FORWARD = _Chunk(2**18, 256)
+#: Beside the logits lie their gradients.
+_BACKWARD = _Chunk(2**17, 128)
 
 
 def chunked_gaussian_attention(
@@ -93,7 +99,7 @@ class _ChunkedAttention(torch.autograd.Function):
         # Tokens before heads in memory, so that merging the heads is a view.
         out = q.new_empty(batch, num_tokens, heads, head_dim).transpose(1, 2)
         buffer = None
-        for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _LOGITS_FORWARD):
+        for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
             shape = (_length(images), heads, _length(queries), num_tokens)
             if buffer is None:
                 buffer = q.new_empty(math.prod(shape))
@@ -128,8 +134,7 @@ class _ChunkedAttention(torch.autograd.Function):
             hidden = hidden if hidden.any() else None
             grad_bias = torch.zeros_like(attn_bias) if ctx.needs_input_grad[5] else None
         buffer = None
-        budget = _LOGITS_BACKWARD * torch.get_num_threads()
-        for images, queries in _chunks(batch, heads, num_tokens, attn_bias, budget):
+        for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _BACKWARD):
             # BLAS knows one batch axis. A chunk has all queries or one image: the gradients are
             # views, what is copied of the inputs is small beside the logits.
             q_, grad_out_ = (x[images, :, queries].flatten(0, 1) for x in (q, grad_out))
@@ -179,19 +184,16 @@ class _ChunkedAttention(torch.autograd.Function):
 
 
 def _chunks(
-    batch: int, heads: int, num_tokens: int, attn_bias: Tensor | None, budget: int
+    batch: int, heads: int, num_tokens: int, attn_bias: Tensor | None, chunk: _Chunk
 ) -> Iterator[tuple[slice, slice]]:
-    """Slices of images and of queries: whole images, or some queries of one image.
-
-    Args:
-        budget: logits of a chunk.
-    """
+    """Slices of images and of queries: whole images, or some queries of one image."""
+    budget = chunk.logits_per_thread * torch.get_num_threads()
     period = 1 if attn_bias is None else attn_bias.shape[0]
     span = batch
     num_images = min(batch, max(1, budget // (heads * num_tokens**2)))
     num_queries = num_tokens
     if num_images == 1:
-        wanted = max(_MIN_QUERIES, budget // (heads * num_tokens))
+        wanted = max(chunk.min_queries, budget // (heads * num_tokens))
         num_queries = math.ceil(num_tokens / max(1, num_tokens // wanted))
     # A chunk has the windows of the bias some times over, or is a part of them.
     if num_images >= period:

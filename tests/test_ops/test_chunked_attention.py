@@ -40,10 +40,8 @@ def make_inputs(batch, heads, grid, prefix, bias=None, dtype=torch.double, head_
 @pytest.mark.parametrize('budget', BUDGETS)
 @pytest.mark.parametrize('case', CASES)
 def test_equals_naive_with_all_gradients(case, budget, monkeypatch):
-    logits, queries = BUDGETS[budget]
-    monkeypatch.setattr(chunked_attention, '_LOGITS_FORWARD', logits)
-    monkeypatch.setattr(chunked_attention, '_LOGITS_BACKWARD', logits)
-    monkeypatch.setattr(chunked_attention, '_MIN_QUERIES', queries)
+    for name in ('_FORWARD', '_BACKWARD'):
+        monkeypatch.setattr(chunked_attention, name, chunked_attention._Chunk(*BUDGETS[budget]))
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
     leaves, args, attn_bias = make_inputs(*CASES[case])
     kwargs = dict(eps=0.2, max_sq_distance=9.0, scale=0.7, attn_bias=attn_bias)
@@ -140,7 +138,7 @@ def test_every_image_and_query_is_in_one_chunk(budget):
         attn_bias = torch.empty(period, 1, 1, 1, device='meta') if period > 1 else None
         seen = torch.zeros(batch, num_tokens, dtype=torch.int)
         for images, queries in chunked_attention._chunks(
-            batch, heads, num_tokens, attn_bias, budget
+            batch, heads, num_tokens, attn_bias, chunked_attention._Chunk(budget, 256)
         ):
             seen[images, queries] += 1
             num_images = images.stop - images.start
