@@ -9,6 +9,7 @@ of the bias's parameters are sums over keys:
 with ``v = variance + eps`` and D the squared distance along that axis.
 """
 
+import functools
 import math
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,12 +25,13 @@ __all__ = ['chunked_gaussian_attention', 'why_not']
 
 
 class _Chunk(NamedTuple):
-    """How much of the attention is done at a time, so that it fits the cores' L2 caches."""
+    """How much of the attention is done at a time."""
 
     logits_per_thread: int
     min_queries: int  #: fewer leave SDPA's and BLAS's kernels short of work
 
 
+#: A mask that is still in the cores' L2 caches when it is read.
 _FORWARD = _Chunk(2**18, 256)
 #: Beside the logits lie their gradients.
 _BACKWARD = _Chunk(2**17, 128)
@@ -88,33 +90,45 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     return None
 
 
+#: Made once: on a small image the steps that make it take as long as those on the queries.
+_distances = functools.lru_cache(maxsize=8)(squared_distances)
+
+
 class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, v, variance, alpha, attn_bias, grid_size, prefix, eps, max_sq, scale):
         ctx.save_for_backward(q, k, v, variance, alpha, attn_bias)
         ctx.settings = grid_size, prefix, eps, max_sq, scale
         batch, heads, num_tokens, head_dim = q.shape
-        row, col = factors(variance, grid_size, eps, max_sq)
+        row, col = factors(variance, _distances(grid_size, max_sq, q.dtype), grid_size, eps)
         row, col = row.mul_(alpha[..., None])[..., None], col[..., None, :]
-        # Tokens before heads in memory, so that merging the heads is a view.
-        out = q.new_empty(batch, num_tokens, heads, head_dim).transpose(1, 2)
-        buffer = None
+        out, buffer = None, None
         for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
             shape = (_length(images), heads, _length(queries), num_tokens)
             if buffer is None:
                 buffer = q.new_empty(math.prod(shape))
             bias = buffer[: math.prod(shape)].view(shape)
             before, patches = _patches(queries, prefix)
-            bias[:, :, :before] = 0
-            bias[..., :prefix] = 0
+            if prefix:
+                bias[:, :, :before] = 0
+                bias[..., :prefix] = 0
             on_grid = bias[:, :, before:, prefix:].unflatten(-1, grid_size)
-            torch.mul(row[images, :, patches], col[images, :, patches], out=on_grid)
+            inputs = q, k, v
+            if shape == (batch, heads, num_tokens, num_tokens):
+                torch.mul(row, col, out=on_grid)
+            else:
+                torch.mul(row[images, :, patches], col[images, :, patches], out=on_grid)
+                inputs = q[images, :, queries], k[images], v[images]
             if attn_bias is not None:
                 _add(bias, attn_bias, images, queries)
-            out[images, :, queries] = F.scaled_dot_product_attention(
-                q[images, :, queries], k[images], v[images], attn_mask=bias, scale=scale
-            )
-        return out
+            part = F.scaled_dot_product_attention(*inputs, attn_mask=bias, scale=scale)
+            if part.shape == q.shape:
+                return part
+            if out is None:
+                # Tokens before heads in memory, so that merging the heads is a view.
+                out = q.new_empty(batch, num_tokens, heads, head_dim).transpose(1, 2)
+            out[images, :, queries] = part
+        return torch.empty_like(q) if out is None else out  # without images there is no chunk
 
     @staticmethod
     @once_differentiable
@@ -122,7 +136,8 @@ class _ChunkedAttention(torch.autograd.Function):
         q, k, v, variance, alpha, attn_bias = ctx.saved_tensors
         grid_size, prefix, eps, max_sq, scale = ctx.settings
         batch, heads, num_tokens, _ = q.shape
-        row, col = factors(variance, grid_size, eps, max_sq)
+        distance = _distances(grid_size, max_sq, q.dtype)
+        row, col = factors(variance, distance, grid_size, eps)
         scaled_row, row_, col_ = (x.flatten(0, 1) for x in (row * alpha[..., None], row, col))
         grad_q, grad_k, grad_v = q.new_empty(3, *q.shape).unbind(0)
         # dS·gx summed over the columns of each row; α·dS·gx·gy over the rows of each column.
@@ -173,11 +188,11 @@ class _ChunkedAttention(torch.autograd.Function):
             torch.sum(on_grid.mul_(row_chunk), -2, out=by_col[of_chunk])
 
         by_row, by_col = by_row.view_as(row).mul_(row), by_col.view_as(col)
-        to_row, to_col = squared_distances(grid_size, q.device, q.dtype)
+        to_row, to_col = distance[:, 0, : grid_size[0]], distance[:, 1, : grid_size[1]]
         grad_alpha = by_row.sum(-1)
         per_axis = (
-            alpha * (by_row * to_row.clamp_(max=max_sq)).sum(-1),
-            (by_col * to_col.clamp_(max=max_sq)).sum(-1),
+            alpha * (by_row * to_row).sum(-1),
+            (by_col * to_col).sum(-1),
         )
         grad_variance = torch.stack(per_axis, -1) / (2 * (variance + eps) ** 2)
         return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, *[None] * 5

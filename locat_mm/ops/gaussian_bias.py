@@ -17,43 +17,48 @@ from torch.nn import functional as F
 __all__ = ['check_shapes', 'factors', 'gaussian_bias', 'naive_gaussian_bias', 'squared_distances']
 
 
-def squared_distances(grid_size: tuple[int, int], device=None, dtype=None) -> tuple[Tensor, Tensor]:
+def squared_distances(
+    grid_size: tuple[int, int], max_sq_distance: float, dtype=None, device=None
+) -> Tensor:
     """Squared distance of every patch to every row and to every column.
 
     Args:
         grid_size: patches along (rows, columns), (H, W); patches are row-major.
+        max_sq_distance: distances are cut here (squared patches).
 
     Returns:
-        ``[H·W, H]`` and ``[H·W, W]``, in squared patches.
+        ``[H·W, 2, max(H, W)]``, in squared patches: to rows (of which there are H), to columns
+        (W). Both in one tensor, because what is computed from them is small: on CPUs the number
+        of steps counts.
     """
     height, width = grid_size
-    rows = torch.arange(height, device=device, dtype=dtype)
-    cols = torch.arange(width, device=device, dtype=dtype)
-    to_row = (rows[:, None] - rows).square().repeat_interleave(width, dim=0)  # [H·W, H]
-    to_col = (cols[:, None] - cols).square().repeat(height, 1)  # [H·W, W]
-    return to_row, to_col
+    patch = torch.arange(height * width, device=device)
+    coordinates = torch.stack((patch // width, patch % width), dim=-1).to(dtype)
+    ruler = torch.arange(max(grid_size), device=device, dtype=dtype)
+    return (coordinates[..., None] - ruler).square_().clamp_(max=max_sq_distance)
 
 
 def factors(
-    variance: Tensor, grid_size: tuple[int, int], eps: float, max_sq_distance: float
+    variance: Tensor, distance: Tensor, grid_size: tuple[int, int], eps: float
 ) -> tuple[Tensor, Tensor]:
     """The Gaussian of every patch query along rows and along columns; G is their outer product.
 
     Args:
         variance: ``[..., H·W, 2]``, rows then columns, in squared patches; positive.
-        grid_size, eps, max_sq_distance: see :func:`gaussian_bias`.
+        distance: of :func:`squared_distances`, for the same grid.
+        grid_size: patches along (rows, columns).
+        eps: added to the variance, in squared patches.
 
     Returns:
-        ``[..., H·W, H]`` and ``[..., H·W, W]``.
+        ``[..., H·W, H]`` and ``[..., H·W, W]``, views of one tensor.
     """
-    to_row, to_col = squared_distances(grid_size, variance.device, variance.dtype)
     precision = -0.5 / (variance + eps)
     # A factor below this is nothing beside the logits; CPUs take an exp or a product of numbers
     # too small for the normal range ten times as long.
     smallest = math.log(torch.finfo(variance.dtype).tiny) / 2.2
-    row = (to_row.clamp_(max=max_sq_distance) * precision[..., :1]).clamp_(min=smallest).exp_()
-    col = (to_col.clamp_(max=max_sq_distance) * precision[..., 1:]).clamp_(min=smallest).exp_()
-    return row, col
+    exponent = (distance * precision[..., None]).clamp_(min=smallest)
+    both = exponent.exp_()  # [..., H·W, 2, max(H, W)]
+    return both[..., 0, : grid_size[0]], both[..., 1, : grid_size[1]]
 
 
 def gaussian_bias(
@@ -86,7 +91,8 @@ def gaussian_bias(
     """
     check_shapes(variance, alpha, grid_size)
     variance, alpha = _to_full_precision(variance), _to_full_precision(alpha)
-    row_factor, col_factor = factors(variance, grid_size, eps, max_sq_distance)
+    distance = squared_distances(grid_size, max_sq_distance, variance.dtype, variance.device)
+    row_factor, col_factor = factors(variance, distance, grid_size, eps)
     row_factor = row_factor * alpha[..., None]
     bias = (row_factor[..., :, None] * col_factor[..., None, :]).flatten(-2)  # [..., H·W, H·W]
     if num_prefix_tokens:

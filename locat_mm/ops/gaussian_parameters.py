@@ -68,7 +68,7 @@ def gaussian_parameters(
 
 def _no_autocast(device_type: str) -> AbstractContextManager:
     # The meta device, on which FLOPs are counted, knows no autocast.
-    if device_type == 'meta':
+    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
         return nullcontext()
     return torch.autocast(device_type, enabled=False)
 
