@@ -1,11 +1,19 @@
 """Shared set-up of the tests."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+
+# Without a GPU, Triton's interpreter runs the kernels. Read when Triton is imported, which other
+# libraries do; nothing has done it yet.
+assert 'triton' not in sys.modules
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'
+
+from mmengine.registry import DefaultScope  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -14,6 +22,12 @@ ROOT = Path(__file__).parents[1]
 
 def pytest_configure():
     torch.set_num_threads(2)
+
+
+@pytest.fixture(scope='session')
+def device() -> str:
+    """For the fused kernels."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 @pytest.fixture(autouse=True)
