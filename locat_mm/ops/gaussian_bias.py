@@ -54,7 +54,7 @@ def factors(
     """
     precision = -0.5 / (variance + eps)
     # A factor below this is nothing beside the logits; CPUs take an exp or a product of numbers
-    # too small for the normal range ten times as long.
+    # too small for the normal range several times as long.
     smallest = math.log(torch.finfo(variance.dtype).tiny) / 2.2
     exponent = (distance * precision[..., None]).clamp_(min=smallest)
     both = exponent.exp_()  # [..., H·W, 2, max(H, W)]

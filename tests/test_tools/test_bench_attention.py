@@ -121,7 +121,7 @@ def reason(cases, case) -> str | None:
 def test_peak_memory_is_the_calls_own(modules):
     """64 MiB held and 32 MiB more during the call; other calls' memory does not count."""
     if torch.cuda.is_available():
-        pytest.skip('of the CPU')
+        pytest.skip('it measures the memory of a machine without a GPU')
     measure = modules('measure')
     jobs = [(holding, (64, 32), 'cpu', 1, (1, 1)), (holding, (8, 0), 'cpu', 1, (1, 1))]
     found = measure.in_fresh_processes(measure.peak_memory, jobs, fork=True)
