@@ -61,7 +61,7 @@ class _GaussianAugmented(nn.Module):
 
     def _split_heads(self: Any, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[B, N, C]`` to q, k and v ``[B, heads, N, head_dim]``."""
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 

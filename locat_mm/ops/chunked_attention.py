@@ -4,13 +4,14 @@ Nothing of N×N is kept for the backward pass, which computes the attention weig
 query i with ``G_ij = gy_i(row j) · gx_i(col j)`` and dS the gradient of the logits, the gradients
 of the bias's parameters are sums over keys:
 
-    dα_i = Σ_j dS_ij G_ij,    dv_i = α_i / (2 v_i²) · Σ_j dS_ij G_ij D_ij    along each axis,
+    dα_i = Σ_j dS_ij G_ij,    dv_i = -α_i / v_i² · Σ_j dS_ij G_ij E_ij    along each axis,
 
-with ``v = variance + eps`` and D the squared distance along that axis.
+with ``v = variance + eps`` and E the exponent along that axis at v = 1.
 """
 
 import functools
 import math
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .gaussian_bias import factors, squared_distances
+from .gaussian_bias import factors, unit_exponents
 
 __all__ = ['chunked_gaussian_attention', 'why_not']
 
@@ -31,9 +32,10 @@ class _Chunk(NamedTuple):
     min_queries: int  #: fewer leave SDPA's and BLAS's kernels short of work
 
 
-#: A mask that is still in the cores' L2 caches when it is read.
-_FORWARD = _Chunk(2**18, 256)
-#: Beside the logits lie their gradients.
+#: A mask that is still in the L3 cache when it is read. One in the L2 caches is read faster, but
+#: on small images more steps cost more than that.
+_FORWARD = _Chunk(2**19, 256)
+#: Of the L2 caches' size; beside the logits lie their gradients.
 _BACKWARD = _Chunk(2**17, 128)
 
 
@@ -61,20 +63,11 @@ def chunked_gaussian_attention(
     if attn_bias is not None:
         attn_bias = _as_additive(attn_bias, q)
     # Outside of the function, so that autograd casts the gradients back.
-    variance, alpha = variance.to(q.dtype), alpha.to(q.dtype)
-    return _ChunkedAttention.apply(
-        q,
-        k,
-        v,
-        variance,
-        alpha,
-        attn_bias,
-        grid_size,
-        num_prefix_tokens,
-        eps,
-        max_sq_distance,
-        scale,
-    )
+    inputs = q, k, v, variance.to(q.dtype), alpha.to(q.dtype), attn_bias
+    settings = grid_size, num_prefix_tokens, eps, max_sq_distance, scale
+    if not torch.is_grad_enabled():  # a small image notices the way through autograd
+        return _forward(*inputs, *settings)
+    return _ChunkedAttention.apply(*inputs, settings)
 
 
 def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str | None:
@@ -91,44 +84,59 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
 
 
 #: Made once: on a small image the steps that make it take as long as those on the queries.
-_distances = functools.lru_cache(maxsize=8)(squared_distances)
+_unit_exponents = functools.lru_cache(maxsize=8)(unit_exponents)
+
+
+def _forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    attn_bias: Tensor | None,
+    grid_size: tuple[int, int],
+    prefix: int,
+    eps: float,
+    max_sq: float,
+    scale: float,
+) -> Tensor:
+    batch, heads, num_tokens, head_dim = q.shape
+    row, col = factors(variance, _unit_exponents(grid_size, max_sq, q.dtype), grid_size, eps)
+    row, col = row.mul_(alpha.unsqueeze(-1)).unsqueeze(-1), col.unsqueeze(-2)
+    out, buffer = None, None
+    for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
+        shape = (_length(images), heads, _length(queries), num_tokens)
+        whole = shape[0] == batch and shape[2] == num_tokens  # small images: few, short steps
+        if buffer is None:
+            buffer = _workspace(math.prod(shape), q.dtype)
+        bias = buffer[: math.prod(shape)].view(shape)
+        before, patches = _patches(queries, prefix)
+        on_grid = bias[:, :, before:, prefix:].view(*shape[:2], -1, *grid_size)
+        part = (row, col) if whole else (row[images, :, patches], col[images, :, patches])
+        torch.mul(*part, out=on_grid)
+        if prefix:  # after the patches: their cache lines are at hand
+            bias[..., :prefix].zero_()
+        if before:
+            bias[:, :, :before].zero_()
+        if attn_bias is not None:
+            _add(bias, attn_bias, images, queries)
+        if whole:
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
+        if out is None:
+            # Tokens before heads in memory, so that merging the heads is a view.
+            out = q.new_empty(batch, num_tokens, heads, head_dim).transpose(1, 2)
+        out[images, :, queries] = F.scaled_dot_product_attention(
+            q[images, :, queries], k[images], v[images], attn_mask=bias, scale=scale
+        )
+    return torch.empty_like(q) if out is None else out  # without images there is no chunk
 
 
 class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, variance, alpha, attn_bias, grid_size, prefix, eps, max_sq, scale):
+    def forward(ctx, q, k, v, variance, alpha, attn_bias, settings):
         ctx.save_for_backward(q, k, v, variance, alpha, attn_bias)
-        ctx.settings = grid_size, prefix, eps, max_sq, scale
-        batch, heads, num_tokens, head_dim = q.shape
-        row, col = factors(variance, _distances(grid_size, max_sq, q.dtype), grid_size, eps)
-        row, col = row.mul_(alpha[..., None])[..., None], col[..., None, :]
-        out, buffer = None, None
-        for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
-            shape = (_length(images), heads, _length(queries), num_tokens)
-            if buffer is None:
-                buffer = q.new_empty(math.prod(shape))
-            bias = buffer[: math.prod(shape)].view(shape)
-            before, patches = _patches(queries, prefix)
-            if prefix:
-                bias[:, :, :before] = 0
-                bias[..., :prefix] = 0
-            on_grid = bias[:, :, before:, prefix:].unflatten(-1, grid_size)
-            inputs = q, k, v
-            if shape == (batch, heads, num_tokens, num_tokens):
-                torch.mul(row, col, out=on_grid)
-            else:
-                torch.mul(row[images, :, patches], col[images, :, patches], out=on_grid)
-                inputs = q[images, :, queries], k[images], v[images]
-            if attn_bias is not None:
-                _add(bias, attn_bias, images, queries)
-            part = F.scaled_dot_product_attention(*inputs, attn_mask=bias, scale=scale)
-            if part.shape == q.shape:
-                return part
-            if out is None:
-                # Tokens before heads in memory, so that merging the heads is a view.
-                out = q.new_empty(batch, num_tokens, heads, head_dim).transpose(1, 2)
-            out[images, :, queries] = part
-        return torch.empty_like(q) if out is None else out  # without images there is no chunk
+        ctx.settings = settings
+        return _forward(q, k, v, variance, alpha, attn_bias, *settings)
 
     @staticmethod
     @once_differentiable
@@ -136,8 +144,8 @@ class _ChunkedAttention(torch.autograd.Function):
         q, k, v, variance, alpha, attn_bias = ctx.saved_tensors
         grid_size, prefix, eps, max_sq, scale = ctx.settings
         batch, heads, num_tokens, _ = q.shape
-        distance = _distances(grid_size, max_sq, q.dtype)
-        row, col = factors(variance, distance, grid_size, eps)
+        unit_exponent = _unit_exponents(grid_size, max_sq, q.dtype)
+        row, col = factors(variance, unit_exponent, grid_size, eps)
         scaled_row, row_, col_ = (x.flatten(0, 1) for x in (row * alpha[..., None], row, col))
         grad_q, grad_k, grad_v = q.new_empty(3, *q.shape).unbind(0)
         # dS·gx summed over the columns of each row; α·dS·gx·gy over the rows of each column.
@@ -158,7 +166,7 @@ class _ChunkedAttention(torch.autograd.Function):
             grad_k_, grad_v_ = (x[images].flatten(0, 1) for x in (grad_k, grad_v))
             shape = (*q_.shape[:2], num_tokens)
             if buffer is None:
-                buffer = q.new_empty(2 * math.prod(shape))
+                buffer = _workspace(2 * math.prod(shape), q.dtype)
             weights, grad = buffer[: 2 * math.prod(shape)].view(2, *shape).unbind(0)
             before, patches = _patches(queries, prefix)
             of_chunk = slice(images.start * heads, images.stop * heads), patches
@@ -188,14 +196,15 @@ class _ChunkedAttention(torch.autograd.Function):
             torch.sum(on_grid.mul_(row_chunk), -2, out=by_col[of_chunk])
 
         by_row, by_col = by_row.view_as(row).mul_(row), by_col.view_as(col)
-        to_row, to_col = distance[:, 0, : grid_size[0]], distance[:, 1, : grid_size[1]]
+        to_row = unit_exponent[:, 0, : grid_size[0]]
+        to_col = unit_exponent[:, 1, : grid_size[1]]
         grad_alpha = by_row.sum(-1)
         per_axis = (
             alpha * (by_row * to_row).sum(-1),
             (by_col * to_col).sum(-1),
         )
-        grad_variance = torch.stack(per_axis, -1) / (2 * (variance + eps) ** 2)
-        return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, *[None] * 5
+        grad_variance = torch.stack(per_axis, -1) / -((variance + eps) ** 2)
+        return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, None
 
 
 def _chunks(
@@ -220,6 +229,29 @@ def _chunks(
             images = slice(first, min(first + num_images, start + span))
             for query in range(0, num_tokens, num_queries):
                 yield images, slice(query, min(query + num_queries, num_tokens))
+
+
+class _Kept(threading.local):
+    def __init__(self) -> None:
+        self.workspaces: dict[torch.dtype, Tensor] = {}
+
+
+_kept = _Kept()
+
+
+def _workspace(numel: int, dtype: torch.dtype) -> Tensor:
+    """Memory for the logits of a chunk, kept for the next layer.
+
+    From the allocator it would be handed back to the system and paged in again layer by layer.
+    What chunks of usual size need is kept: 2 MiB in float32 for each thread of PyTorch's.
+    """
+    if numel > _FORWARD.logits_per_thread * torch.get_num_threads():
+        return torch.empty(numel, dtype=dtype)
+    workspaces = _kept.workspaces
+    if dtype not in workspaces or workspaces[dtype].numel() < numel:
+        with torch.inference_mode(False):  # or it could not be written to outside of it
+            workspaces[dtype] = torch.empty(numel, dtype=dtype)
+    return workspaces[dtype]
 
 
 def _length(part: slice) -> int:

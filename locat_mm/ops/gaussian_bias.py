@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ['check_shapes', 'factors', 'gaussian_bias', 'naive_gaussian_bias', 'squared_distances']
+__all__ = ['check_shapes', 'factors', 'gaussian_bias', 'naive_gaussian_bias', 'unit_exponents']
 
 
-def squared_distances(
+def unit_exponents(
     grid_size: tuple[int, int], max_sq_distance: float, dtype=None, device=None
 ) -> Tensor:
-    """Squared distance of every patch to every row and to every column.
+    """-D/2 of every patch to every row and to every column: exponents at a variance of 1.
 
     Args:
         grid_size: patches along (rows, columns), (H, W); patches are row-major.
@@ -28,37 +28,37 @@ def squared_distances(
 
     Returns:
         ``[H·W, 2, max(H, W)]``, in squared patches: to rows (of which there are H), to columns
-        (W). Both in one tensor, because what is computed from them is small: on CPUs the number
-        of steps counts.
+        (W); D is the squared distance. Both in one tensor, because what is computed from them is
+        small: on CPUs the number of steps counts.
     """
     height, width = grid_size
     patch = torch.arange(height * width, device=device)
     coordinates = torch.stack((patch // width, patch % width), dim=-1).to(dtype)
     ruler = torch.arange(max(grid_size), device=device, dtype=dtype)
-    return (coordinates[..., None] - ruler).square_().clamp_(max=max_sq_distance)
+    return (coordinates[..., None] - ruler).square_().clamp_(max=max_sq_distance).mul_(-0.5)
 
 
 def factors(
-    variance: Tensor, distance: Tensor, grid_size: tuple[int, int], eps: float
+    variance: Tensor, unit_exponent: Tensor, grid_size: tuple[int, int], eps: float
 ) -> tuple[Tensor, Tensor]:
     """The Gaussian of every patch query along rows and along columns; G is their outer product.
 
     Args:
         variance: ``[..., H·W, 2]``, rows then columns, in squared patches; positive.
-        distance: of :func:`squared_distances`, for the same grid.
+        unit_exponent: of :func:`unit_exponents`, for the same grid.
         grid_size: patches along (rows, columns).
         eps: added to the variance, in squared patches.
 
     Returns:
         ``[..., H·W, H]`` and ``[..., H·W, W]``, views of one tensor.
     """
-    precision = -0.5 / (variance + eps)
+    precision = (variance + eps).reciprocal_()
     # A factor below this is nothing beside the logits; CPUs take an exp or a product of numbers
     # too small for the normal range several times as long.
     smallest = math.log(torch.finfo(variance.dtype).tiny) / 2.2
-    exponent = (distance * precision[..., None]).clamp_(min=smallest)
-    both = exponent.exp_()  # [..., H·W, 2, max(H, W)]
-    return both[..., 0, : grid_size[0]], both[..., 1, : grid_size[1]]
+    exponent = (unit_exponent * precision.unsqueeze(-1)).clamp_(min=smallest)
+    row, col = exponent.exp_().unbind(-2)
+    return row[..., : grid_size[0]], col[..., : grid_size[1]]
 
 
 def gaussian_bias(
@@ -91,8 +91,8 @@ def gaussian_bias(
     """
     check_shapes(variance, alpha, grid_size)
     variance, alpha = _to_full_precision(variance), _to_full_precision(alpha)
-    distance = squared_distances(grid_size, max_sq_distance, variance.dtype, variance.device)
-    row_factor, col_factor = factors(variance, distance, grid_size, eps)
+    unit_exponent = unit_exponents(grid_size, max_sq_distance, variance.dtype, variance.device)
+    row_factor, col_factor = factors(variance, unit_exponent, grid_size, eps)
     row_factor = row_factor * alpha[..., None]
     bias = (row_factor[..., :, None] * col_factor[..., None, :]).flatten(-2)  # [..., H·W, H·W]
     if num_prefix_tokens:

@@ -59,9 +59,11 @@ def gaussian_parameters(
     with _no_autocast(q.device.type):
         dtype = q.dtype if q.dtype == torch.float64 else torch.float32
         patches = q[:, :, num_prefix_tokens:].to(dtype)
-        logits = F.linear(patches, weight.to(dtype), bias.to(dtype))
-        # Each logit apart: the steps that follow are elementwise.
-        logits = logits.movedim(-1, 0).contiguous()
+        # Each logit apart, for the elementwise steps that follow; a product with three rows is
+        # also faster than one with three columns.
+        logits = torch.addmm(
+            bias.to(dtype)[:, None], weight.to(dtype), patches.reshape(-1, q.shape[-1]).T
+        ).view(3, *patches.shape[:-1])
         variance = (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1)
         return variance, F.softplus(logits[2])
 

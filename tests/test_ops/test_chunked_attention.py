@@ -1,5 +1,7 @@
 """The CPU's backend against the naive one, however it is cut into chunks."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -153,3 +155,19 @@ def test_there_is_no_second_derivative():
     (grad,) = torch.autograd.grad(out.square().sum(), leaves[:1], create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'):
         grad.sum().backward()
+
+
+def test_memory_first_taken_for_inference_serves_training_and_other_threads(monkeypatch):
+    monkeypatch.setattr(chunked_attention, '_kept', chunked_attention._Kept())
+    leaves, args, _ = make_inputs(*CASES['cls'])
+    with torch.inference_mode():
+        expected = gaussian_attention(*args, backend='chunked').clone()
+
+    def forward(_):
+        out = gaussian_attention(*args, backend='chunked')
+        return out.detach(), torch.autograd.grad(out.sum(), leaves)
+
+    with ThreadPoolExecutor(4) as pool:
+        for out, grads in pool.map(forward, range(40)):
+            torch.testing.assert_close(out, expected, rtol=0, atol=0)
+            assert all(grad.isfinite().all() for grad in grads)
