@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families bench bench-families test test-kernels lint format clean
+.PHONY: install demo demo-ablation demo-families bench bench-families test test-openmmlab test-kernels lint format clean
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,22 @@ bench-families: install
 test: install
 	$(BIN)/python -m pytest tests
 
+# The same tests on upstream's packages, in an environment of their own. mmcv is compiled for it:
+# half an hour on two cores.
+UPSTREAM := .venv-openmmlab
+$(UPSTREAM)/.installed: requirements.txt requirements-dev.txt requirements-openmmlab.txt setup.py
+	$(PYTHON) -m venv $(UPSTREAM)
+	grep -hv -e onedl -e '^-r' requirements.txt requirements-dev.txt > $(UPSTREAM)/common.txt
+	$(UPSTREAM)/bin/python -m pip install --quiet --upgrade pip 'setuptools<80' wheel
+	$(UPSTREAM)/bin/python -m pip install --requirement $(UPSTREAM)/common.txt psutil
+	MMCV_WITH_OPS=1 $(UPSTREAM)/bin/python -m pip install --no-build-isolation \
+	  --requirement $(UPSTREAM)/common.txt --requirement requirements-openmmlab.txt
+	$(UPSTREAM)/bin/python -m pip install --no-deps --editable .
+	@touch $@
+
+test-openmmlab: $(UPSTREAM)/.installed
+	$(UPSTREAM)/bin/python -m pytest tests
+
 # Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
 test-kernels: install
 	$(BIN)/python -m pytest tests/test_ops -m kernels
@@ -51,5 +67,5 @@ format: install
 
 # Leaves the runs of others in work_dirs alone.
 clean:
-	rm -rf $(VENV) work_dirs/demo work_dirs/demo_* work_dirs/families.md \
+	rm -rf $(VENV) $(UPSTREAM) work_dirs/demo work_dirs/demo_* work_dirs/families.md \
 	  work_dirs/attention.md work_dirs/attention.json work_dirs/attention.png data/digit_scenes

@@ -8,6 +8,7 @@ class at mmengine's root, where child registries look last.
 """
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import MODELS as ROOT_MODELS
@@ -46,8 +47,11 @@ TRANSFORMS = Registry(
 )
 
 
-def register(registry: Registry) -> Callable[[type], type]:
-    """Class decorator: register under ``locat_mm.NAME`` and, bare, under ``NAME``.
+_T = TypeVar('_T', bound=Callable)
+
+
+def register(registry: Registry) -> Callable[[_T], _T]:
+    """Decorator: register a class, or a function that builds, as ``locat_mm.NAME`` and ``NAME``.
 
     Only for names that no other OpenMMLab package is likely to use, since the root registry
     is shared by all of them.
@@ -57,7 +61,7 @@ def register(registry: Registry) -> Callable[[type], type]:
     """
     assert registry.parent is not None
 
-    def wrap(cls: type) -> type:
+    def wrap(cls: _T) -> _T:
         registry.register_module(module=cls)
         registry.parent.register_module(module=cls)
         return cls

@@ -1,5 +1,6 @@
 """nn.Modules on tokens, and the function that puts them into a host."""
 
+from .attach import attach, detach
 from .augment import GaussianBlock, GaussianEvaBlock, augment_attention
 from .gaussian_attention import (
     GaussianAugmentedAttention,
@@ -7,13 +8,17 @@ from .gaussian_attention import (
     GaussianAugmentedWindowAttention,
 )
 from .gaussian_augment import GaussianAugment
+from .hosts import SUPPORTED
 
 __all__ = [
+    'SUPPORTED',
     'GaussianAugment',
     'GaussianAugmentedAttention',
     'GaussianAugmentedRopeAttention',
     'GaussianAugmentedWindowAttention',
     'GaussianBlock',
     'GaussianEvaBlock',
+    'attach',
     'augment_attention',
+    'detach',
 ]

@@ -1,18 +1,10 @@
-"""The one place where GAug enters a host's attention layers."""
+"""GAug in the hosts that this package builds, whose blocks hand on the grid with every call."""
 
-from typing import Any
-
-from timm.layers import Attention, AttentionRope
 from timm.models.eva import EvaBlock
-from timm.models.swin_transformer import WindowAttention
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from .gaussian_attention import (
-    GaussianAugmentedAttention,
-    GaussianAugmentedRopeAttention,
-    GaussianAugmentedWindowAttention,
-)
+from .hosts import augmented_class, find_attention
 
 __all__ = ['GaussianBlock', 'GaussianEvaBlock', 'augment_attention']
 
@@ -73,11 +65,6 @@ class GaussianEvaBlock(EvaBlock):
         return x + self.drop_path2(_scale(self.mlp(self.norm2(x)), self.gamma_2))
 
 
-_ATTENTION: dict[type[nn.Module], Any] = {
-    Attention: GaussianAugmentedAttention,
-    AttentionRope: GaussianAugmentedRopeAttention,
-    WindowAttention: GaussianAugmentedWindowAttention,
-}
 #: Blocks that have to hand on the grid. Swin's need not: a window's grid is the window.
 _BLOCKS: dict[type[nn.Module], type[nn.Module]] = {Block: GaussianBlock, EvaBlock: GaussianEvaBlock}
 
@@ -105,28 +92,20 @@ def augment_attention(
         the host.
 
     Raises:
-        TypeError: if a block's attention is of another kind or has GAug already, or there is none.
+        TypeError: if an attention layer is of another kind or has GAug already, or there is none.
         ValueError: if global attention gets no grid.
     """
-    blocks = [(name, m) for name, m in host.named_modules() if hasattr(m, 'attn')]
-    if not blocks:
-        raise TypeError(f'{type(host).__name__} has no attention layer that GAug could augment')
-    for name, block in blocks:
-        if type(block.attn) in _ATTENTION.values():
-            raise TypeError(f'{name}.attn has GAug already')
-        if type(block.attn) not in _ATTENTION:
-            supported = ', '.join(kind.__name__ for kind in _ATTENTION)
-            raise TypeError(
-                f'{name}.attn is a {type(block.attn).__name__}; GAug supports timm {supported}'
-            )
-    for _, block in blocks:
-        kind = _ATTENTION[type(block.attn)]
-        if kind is GaussianAugmentedWindowAttention:
-            kind.adopt(block.attn, backend)
+    layers = find_attention(host)
+    for _, attn in layers:
+        kind = augmented_class(type(attn))
+        window = kind.fixed_grid(attn)
+        if window is not None:
+            kind.adopt(attn, window, backend=backend)
         elif grid_size is None:
-            raise ValueError(f'{type(block.attn).__name__} needs the grid_size of its patches')
+            raise ValueError(f'{type(attn).__name__} needs the grid_size of its patches')
         else:
-            kind.adopt(block.attn, grid_size, num_prefix_tokens, backend)
+            kind.adopt(attn, grid_size, num_prefix_tokens, backend)
+    for block in host.modules():
         block.__class__ = _BLOCKS.get(type(block), type(block))
     return host
 

@@ -10,7 +10,30 @@ from torch import Tensor, nn
 
 from ..ops import gaussian_parameters
 
-__all__ = ['GaussianAugment']
+__all__ = ['STARTS', 'GaussianAugment']
+
+#: Where a fresh GAug begins: ``'paper'`` with a bias of about ln 2 toward the nearest patches,
+#: ``'identity'`` with almost none.
+STARTS = ('paper', 'identity')
+#: What ``'identity'`` leaves of the bias: outputs stay those of the host to about 1e-5, and a
+#: gradient still reaches what the bias is made of.
+_FIRST_GAIN = 1e-6
+
+
+class _Projection(nn.Module):
+    """Weight and bias of a linear map, but no ``nn.Linear``.
+
+    Hosts initialise, and layer-wise tools change, whatever linear layers they find.
+    """
+
+    def __init__(self, in_features: int, out_features: int, device=None, dtype=None) -> None:
+        super().__init__()
+        kwargs = dict(device=device, dtype=dtype)
+        self.weight = nn.Parameter(torch.empty(out_features, in_features, **kwargs))
+        self.bias = nn.Parameter(torch.empty(out_features, **kwargs))
+
+    def extra_repr(self) -> str:
+        return f'in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}'
 
 
 class GaussianAugment(nn.Module):
@@ -24,18 +47,32 @@ class GaussianAugment(nn.Module):
     Args:
         head_dim: channels of one head.
         grid_size: patches along (rows, columns) that the model is built for.
+        start: ``'paper'``, or ``'identity'`` for a host that is trained already: alpha is then
+            ``gain · softplus(...)`` with a learned gain that begins next to 0. It is learned at
+            once, and what it scales as soon as it grows.
 
     Raises:
-        ValueError: if a side of ``grid_size`` is below 1.
+        ValueError: if a side of ``grid_size`` is below 1 or ``start`` is unknown.
     """
 
-    def __init__(self, head_dim: int, grid_size: tuple[int, int], device=None, dtype=None) -> None:
+    def __init__(
+        self,
+        head_dim: int,
+        grid_size: tuple[int, int],
+        device=None,
+        dtype=None,
+        start: str = 'paper',
+    ) -> None:
         super().__init__()
+        if start not in STARTS:
+            raise ValueError(f'unknown start {start!r}; choose from {", ".join(STARTS)}')
         if min(grid_size) < 1:
             raise ValueError(f'grid_size must be at least 1×1, got {tuple(grid_size)}')
         # Names are the authors' so that their checkpoints load; neither holds a logarithm.
-        self.log_var = nn.Linear(head_dim, 2, device=device, dtype=dtype)
-        self.log_alpha = nn.Linear(head_dim, 1, device=device, dtype=dtype)
+        self.log_var = _Projection(head_dim, 2, device, dtype)
+        self.log_alpha = _Projection(head_dim, 1, device, dtype)
+        gain = torch.empty(1, device=device, dtype=dtype) if start == 'identity' else None
+        self.gain = None if gain is None else nn.Parameter(gain)
         self.grid_size = (int(grid_size[0]), int(grid_size[1]))
         self.max_variance = float(max(grid_size) ** 2)
         self.var_offset = math.log(self.max_variance - 1) if self.max_variance > 2 else 0.0
@@ -49,10 +86,12 @@ class GaussianAugment(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Start at variance ≈ 1 squared patch and alpha ≈ ln 2."""
+        """Start at variance ≈ 1 squared patch and alpha ≈ ln 2, or ≈ 0 with a gain."""
         for layer in (self.log_var, self.log_alpha):
             trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
+        if self.gain is not None:
+            nn.init.constant_(self.gain, _FIRST_GAIN)
 
     def forward(
         self,
@@ -80,7 +119,10 @@ class GaussianAugment(nn.Module):
         dtype = torch.promote_types(self.log_var.weight.dtype, torch.float32)
         weight = torch.cat([self.log_var.weight, self.log_alpha.weight]).to(dtype)
         bias = torch.cat([self.log_var.bias.to(dtype) - self.var_offset, self.log_alpha.bias])
-        return gaussian_parameters(q, weight, bias, max_variance, num_prefix_tokens, backend)
+        variance, alpha = gaussian_parameters(
+            q, weight, bias, max_variance, num_prefix_tokens, backend
+        )
+        return variance, alpha if self.gain is None else alpha * self.gain.to(alpha.dtype)
 
     def extra_repr(self) -> str:
         return f'grid_size={self.grid_size}, eps={self.eps}'

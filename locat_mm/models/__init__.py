@@ -1,11 +1,12 @@
 """Backbones, necks and heads, registered with mmengine on import."""
 
-from .backbones import LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT
+from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT
 from .heads import LinearSegHead
 from .necks import PatchRepresentationRefinement
 
 __all__ = [
     'LinearSegHead',
+    'LocAt',
     'LocAtJumbo',
     'LocAtRoPEViT',
     'LocAtSwin',

@@ -59,13 +59,31 @@ def gaussian_parameters(
     with _no_autocast(q.device.type):
         dtype = q.dtype if q.dtype == torch.float64 else torch.float32
         patches = q[:, :, num_prefix_tokens:].to(dtype)
-        # Each logit apart, for the elementwise steps that follow; a product with three rows is
-        # also faster than one with three columns.
-        logits = torch.addmm(
-            bias.to(dtype)[:, None], weight.to(dtype), patches.reshape(-1, q.shape[-1]).T
-        ).view(3, *patches.shape[:-1])
+        logits = _Logits.apply(patches, weight.to(dtype), bias.to(dtype))
         variance = (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1)
         return variance, F.softplus(logits[2])
+
+
+class _Logits(torch.autograd.Function):
+    """``weight xᵀ + bias``: ``[..., head_dim]`` to ``[3, ...]``, each logit apart.
+
+    So the elementwise steps that follow like it, and a product with three rows is faster than
+    one with three columns. What it reads is copied for it, and again in the backward pass:
+    keeping the copy would cost as much memory as the queries do.
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x, weight)
+        logits = torch.addmm(bias[:, None], weight, x.reshape(-1, x.shape[-1]).T)
+        return logits.view(3, *x.shape[:-1])
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight = ctx.saved_tensors
+        grad = grad.reshape(3, -1)
+        grad_x = (grad.T @ weight).view(x.shape) if ctx.needs_input_grad[0] else None
+        return grad_x, grad @ x.reshape(-1, x.shape[-1]), grad.sum(1)
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager:

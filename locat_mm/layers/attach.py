@@ -1,0 +1,158 @@
+"""GAug in a model of somebody else's: found, augmented in place, taken off again."""
+
+from typing import Any
+
+from timm.layers import to_2tuple
+from torch import nn
+
+from ..ops.gaussian_attention import get_backend
+from .gaussian_attention import GaussianAugmentation
+from .gaussian_augment import STARTS
+from .hosts import augmented_class, find_attention
+from .image_grid import ImageGrid, can_tell_grid
+
+__all__ = ['attach', 'detach']
+
+
+def attach(
+    model: nn.Module,
+    gaug: bool = True,
+    start: str = 'identity',
+    *,
+    grid_size: tuple[int, int] | None = None,
+    num_prefix_tokens: int | None = None,
+    attention_backend: str | None = None,
+) -> nn.Module:
+    """Give every attention layer of a vision transformer a Gaussian bias, in place.
+
+    The host's keys, forward, freezing and initialisation stay the host's; only ``....gaug.*`` is
+    new. The grid of each image is read off the host's patch embedding while it runs, so every
+    size that the host takes will do. Supported: see :data:`locat_mm.layers.SUPPORTED`.
+
+    Args:
+        model: a backbone of timm, mmpretrain or mmseg, or a model around one.
+        gaug: False leaves the model as it is.
+        start: ``'identity'`` begins where the host stands, for a host that is trained; alpha has
+            a learned gain that begins next to 0. ``'paper'`` begins with the paper's bias, for
+            training from the start, and for checkpoints of such training.
+        grid_size: patches along (rows, columns) that GAug is built for: its variance reaches as
+            far as this grid. By default the host's; a host without one needs it.
+        num_prefix_tokens: tokens without coordinates in front of the patches. By default the
+            host's.
+        attention_backend: see :func:`locat_mm.ops.gaussian_attention`.
+
+    Returns:
+        the model.
+
+    Raises:
+        TypeError: if an attention layer is of a kind that is not supported or has GAug already,
+            or there is none.
+        ValueError: if ``start`` or the backend is unknown, a layer is a variant that is not
+            supported, or the grid or the prefix tokens cannot be told.
+    """
+    if start not in STARTS:
+        raise ValueError(f'unknown start {start!r}; choose from {", ".join(STARTS)}')
+    if not gaug:
+        if attention_backend is not None:
+            raise ValueError(f'{attention_backend=} needs gaug=True')
+        return model
+    if attention_backend is not None:
+        get_backend(attention_backend)
+    layers = [(attn, augmented_class(type(attn))) for _, attn in find_attention(model)]
+    for attn, kind in layers:
+        kind.check(attn)
+    image_grid = None
+    if any(kind.fixed_grid(attn) is None for attn, kind in layers):
+        owner, patch_embed = _find_patch_embed(model)
+        grid_size = _built_grid(owner, patch_embed) if grid_size is None else grid_size
+        if min(grid_size) < 1:
+            raise ValueError(f'grid_size must be at least 1×1, got {tuple(grid_size)}')
+        if num_prefix_tokens is None:
+            num_prefix_tokens = _count_prefix_tokens(owner)
+        image_grid = ImageGrid()
+        patch_embed.register_forward_hook(image_grid)
+    elif grid_size is not None or num_prefix_tokens is not None:
+        raise ValueError(
+            f'the attention of {type(model).__name__} is in windows, of a size of their own: '
+            f'{grid_size=} and {num_prefix_tokens=} are not for it'
+        )
+    for attn, kind in layers:
+        fixed = kind.fixed_grid(attn)
+        where = (fixed, 0) if fixed else (grid_size, num_prefix_tokens)
+        kind.adopt(attn, *where, attention_backend, start, None if fixed else image_grid)
+        attn.attached = True  # type: ignore[assignment]
+    return model
+
+
+def detach(model: nn.Module) -> nn.Module:
+    """Undo :func:`attach`: the host as it was, with the weights that it has now.
+
+    Args:
+        model: what :func:`attach` was given.
+
+    Returns:
+        the model.
+
+    Raises:
+        TypeError: if it has no GAug, or was built with it.
+    """
+    layers = [m for m in model.modules() if isinstance(m, GaussianAugmentation)]
+    if not layers:
+        raise TypeError(f'{type(model).__name__} has no GAug that could be detached')
+    if any(not attn.attached for attn in layers):
+        raise TypeError(f'{type(model).__name__} is built with GAug; build it with gaug=False')
+    for attn in layers:
+        attn.release()
+    for module in model.modules():
+        for key, hook in list(module._forward_hooks.items()):
+            if isinstance(hook, ImageGrid):
+                del module._forward_hooks[key]
+    return model
+
+
+def _find_patch_embed(model: nn.Module) -> tuple[Any, Any]:
+    """The module that owns the patch embedding, and the patch embedding."""
+    names = [name for name, _ in model.named_modules() if name.rpartition('.')[2] == 'patch_embed']
+    if len(names) != 1:
+        raise ValueError(
+            f'{type(model).__name__} has {len(names)} modules named patch_embed'
+            f'{": " if names else ""}{", ".join(names)}; GAug reads the grid off the one of a '
+            'vision transformer. Attach to the backbone itself'
+        )
+    owner = model.get_submodule(names[0].rpartition('.')[0])
+    patch_embed = model.get_submodule(names[0])
+    if not can_tell_grid(patch_embed):
+        raise ValueError(
+            f'{names[0]} is a {type(patch_embed).__name__}, which does not tell the grid of its '
+            "patches as timm's and OpenMMLab's PatchEmbed do"
+        )
+    return owner, patch_embed
+
+
+def _built_grid(owner: Any, patch_embed: Any) -> tuple[int, int]:
+    for grid_size in (
+        getattr(patch_embed, 'grid_size', None),  # timm
+        getattr(patch_embed, 'init_out_size', None),  # mmpretrain
+    ):
+        if grid_size is not None:
+            height, width = grid_size
+            return height, width
+    if hasattr(owner, 'img_size') and hasattr(owner, 'patch_size'):  # mmseg
+        height, width = to_2tuple(owner.img_size)
+        patch_height, patch_width = to_2tuple(owner.patch_size)
+        return height // patch_height, width // patch_width
+    raise ValueError(
+        f'{type(owner).__name__} is built for no image size; give the grid_size that GAug is for'
+    )
+
+
+def _count_prefix_tokens(owner: Any) -> int:
+    for name in ('num_prefix_tokens', 'num_extra_tokens'):  # timm, mmpretrain
+        if hasattr(owner, name):
+            return getattr(owner, name)
+    if hasattr(owner, 'cls_token'):  # mmseg
+        return int(owner.cls_token is not None and getattr(owner, 'with_cls_token', True))
+    raise ValueError(
+        f'{type(owner).__name__} does not say how many tokens stand in front of its patches; '
+        'give num_prefix_tokens'
+    )
