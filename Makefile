@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families bench bench-families test test-openmmlab test-kernels lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach bench bench-families test test-openmmlab test-kernels lint format clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,9 @@ demo-ablation: install
 
 demo-families: install
 	$(BIN)/python tools/demo/run.py --families
+
+demo-attach: install
+	$(BIN)/python tools/demo/run.py --attach
 
 bench: install
 	$(BIN)/python benchmarks/attention.py

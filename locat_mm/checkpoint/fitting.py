@@ -8,12 +8,14 @@ from mmengine.logging import print_log
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
+from ..layers import GaussianAugmentation
 from .names import share, shared_name, to_openmmlab
 from .reading import StateDict
 
 __all__ = ['Fit', 'check_fit', 'fit']
 
 _BACKBONE = 'backbone.'
+_GAUG = '.gaug.'
 #: Parts that a target may be configured without.
 _OPTIONAL = ('head.', 'neck.norm.', 'norm.', 'fc_norm.', 'norm_patches.')
 _HEADS = ('head.', 'decode_head.', 'auxiliary_head.')
@@ -56,9 +58,9 @@ class Fit:
 
     def _hints(self) -> list[str]:
         hints = []
-        if not self.missing and any('.gaug.' in key for key in self.unexpected):
+        if not self.missing and any(_GAUG in key for key in self.unexpected):
             hints.append('The file has GAug and the backbone has not: set gaug=True.')
-        if not self.unexpected and any('.gaug.' in key for key in self.missing):
+        if not self.unexpected and any(_GAUG in key for key in self.missing):
             hints.append('The backbone has GAug and the file has not: set gaug=False.')
         for key, (given, own) in self.misshapen.items():
             if key.startswith(_HEADS) and key.endswith('.weight') and given[1:] == own[1:]:
@@ -100,7 +102,8 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
         state: the weights.
         whole: the weights must be the model's, no more and no less. Otherwise official weights
             need only fill the backbone of a segmentor, and may hold a head and final norms
-            that the target is configured without.
+            that the target is configured without; and a host's own weights need not fill
+            what :func:`locat_mm.attach` added.
 
     Raises:
         ValueError: if a weight that layers share differs from layer to layer.
@@ -118,6 +121,14 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
     elif not is_model:
         part = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k.startswith(_BACKBONE)}
         given = _resize(backbone, part, is_square=False)
+    if not whole and not any(_GAUG in key for key in given):
+        # A host's own weights: what has been attached to it starts fresh.
+        attached = tuple(
+            f'{name}{_GAUG}'
+            for name, part in module.named_modules()
+            if isinstance(part, GaussianAugmentation) and part.attached
+        )
+        own = {key: value for key, value in own.items() if not key.startswith(attached)}
     if not whole and (is_official or not is_model):
         if is_model and not hasattr(module, 'head'):
             own = {k: v for k, v in own.items() if k.startswith(_BACKBONE)}

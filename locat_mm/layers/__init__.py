@@ -3,6 +3,7 @@
 from .attach import attach, detach
 from .augment import GaussianBlock, GaussianEvaBlock, augment_attention
 from .gaussian_attention import (
+    GaussianAugmentation,
     GaussianAugmentedAttention,
     GaussianAugmentedRopeAttention,
     GaussianAugmentedWindowAttention,
@@ -13,6 +14,7 @@ from .hosts import SUPPORTED
 __all__ = [
     'SUPPORTED',
     'GaussianAugment',
+    'GaussianAugmentation',
     'GaussianAugmentedAttention',
     'GaussianAugmentedRopeAttention',
     'GaussianAugmentedWindowAttention',

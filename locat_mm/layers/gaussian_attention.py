@@ -59,12 +59,12 @@ class GaussianAugmentation(nn.Module):
         if type(attn) is not cls.HOST:
             raise TypeError(f'GAug supports {cls.HOST.__name__}, got {type(attn).__name__}')
         cls.check(attn)
-        names = set(attn.__dict__)
-        attn.__class__ = cls
-        assert isinstance(attn, cls)
-        attn._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid)
-        attn._added = {*attn.__dict__} - names | {'_added', 'gaug'}
-        return attn
+        adopted: Any = attn
+        before = set(adopted.__dict__)
+        adopted.__class__ = cls
+        adopted._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid)
+        adopted._added = {*adopted.__dict__} - before | {'_added', 'gaug'}
+        return adopted
 
     def release(self: Any) -> None:
         """Undo :meth:`adopt`."""

@@ -31,7 +31,7 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
 
     # Results that are there are not computed again: made-up numbers, two seeds.
     folder = workplace.folder / 'work_dirs' / 'demo_ablation'
-    for row in run.ABLATION:
+    for row in run.PLANS['ablation'].rows:
         for seed, top1 in ((0, 80.0), (1, 84.0)):
             result = dict(name=row.name, top1=top1, miou=20.0 + seed, params=7, seconds=3.0)
             file = folder / row.stem / f'seed{seed}' / 'result.json'
@@ -42,7 +42,7 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
             )
     printed = workplace.run('demo/run.py', '--ablation', '--seeds', 2)
     summary = json.loads((folder / 'summary.json').read_text())
-    assert [row['name'] for row in summary] == [row.name for row in run.ABLATION]
+    assert [row['name'] for row in summary] == [row.name for row in run.PLANS['ablation'].rows]
     assert len(summary) == 7
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71

@@ -2,8 +2,8 @@
 
 Every step is one call of the tools that a real run uses (tools/train.py, tools/test.py); only
 the configs and the data are small. ``--ablation`` runs its rows over several seeds,
-``--families`` every family for a few epochs through the dist tools. An interrupted run
-continues where it stopped.
+``--families`` every family for a few epochs through the dist tools, ``--attach`` puts LocAt into
+the ViT that the demo pretrained. An interrupted run continues where it stopped.
 """
 
 import argparse
@@ -18,90 +18,21 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from figure import draw
 from mmengine.config import Config
+from plans import PLANS, ROOT, SMOKE, Plan, Row
 from rich.console import Console
 from rich.table import Table
 
 from locat_mm.checkpoint import read_state_dict
 
-ROOT = Path(__file__).resolve().parents[2]
 DATA = Path('data/digit_scenes')
 PARTS = ('classify', 'segment')
 #: what a log line of mmengine says of the progress
 PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
-#: ``--smoke``: a few updates, to see that everything is wired
-SMOKE = {
-    'classify': ['train_cfg.max_epochs=1', 'param_scheduler=None'],
-    'segment': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
-}
-#: ``--families``: two epochs and 150 iterations, the global batch on two processes
-SHORT = {
-    'classify': ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=32'],
-    'segment': [
-        *('train_cfg.max_iters=150', 'train_cfg.val_interval=150'),
-        *('param_scheduler.0.total_steps=150', 'train_dataloader.batch_size=8'),
-    ],
-}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: its name and the stem of its two configs."""
-
-    name: str
-    stem: str
-
-
-DEMO = (Row('ViT', 'vit'), Row('LocAtViT', 'locatvit'))
-ABLATION = (
-    Row('ViT', 'vit'),
-    Row('ViT + GAug', 'ablation/vit_gaug'),
-    Row('ViT + PRR', 'ablation/vit_prr'),
-    Row('LocAtViT', 'locatvit'),
-    Row('ViT + GAP', 'ablation/vit_gap'),
-    Row('ViT - position embedding', 'ablation/vit_nopos'),
-    Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
-)
-
-
-FAMILIES = (
-    *DEMO,
-    *(
-        Row(f'{locat}{family}', f'families/{locat}{family}'.lower())
-        for family in ('RegViT', 'RoPEViT', 'Jumbo', 'Swin')
-        for locat in ('', 'LocAt')
-    ),
-)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A table: its rows, where they run, for how long and on how many processes."""
-
-    rows: tuple[Row, ...]
-    folder: str
-    options: dict[str, list[str]] = field(default_factory=dict)
-    processes: int = 1
-
-    def command(self, tool: str, args: list[str]) -> list[str]:
-        """``tool`` (``'train'`` or ``'test'``) with its arguments, as a user would call it."""
-        if self.processes == 1:
-            return [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *args]
-        count = 2 if tool == 'test' else 1  # config and checkpoint, or the config
-        script = str(ROOT / 'tools' / f'dist_{tool}.sh')
-        return ['bash', script, *args[:count], str(self.processes), *args[count:]]
-
-
-PLANS = {
-    'demo': Plan(DEMO, 'demo'),
-    'ablation': Plan(ABLATION, 'demo_ablation'),
-    'families': Plan(FAMILIES, 'demo_families', SHORT, processes=2),
-}
 
 
 def call(label: str, log: Path, command: list[str]) -> None:
@@ -146,13 +77,14 @@ def config_path(row: Row, part: str) -> Path:
     return ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py'
 
 
-def run_row(row: Row, work_dir: Path, seed: int, plan: Plan, smoke: bool) -> dict:
+def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
     """Pretrain and decode one model, or continue where an earlier run stopped.
 
     Returns:
         ``name``, ``top1`` and ``miou`` (percent), ``params`` (of the backbone) and
         ``seconds`` (wall time of training, both parts).
     """
+    work_dir = plan.work_dir(row, seed, smoke)
     mark, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
     current = fingerprint(row, plan, smoke)
     if work_dir.exists() and (not mark.exists() or mark.read_text() != current):
@@ -170,6 +102,9 @@ def run_row(row: Row, work_dir: Path, seed: int, plan: Plan, smoke: bool) -> dic
         config, part_dir = str(config_path(row, part)), work_dir / part
         chosen = SMOKE if smoke else plan.options
         options = [f'randomness.seed={seed}', *chosen.get(part, ())]
+        if part == 'classify' and row.start is not None:
+            start = last_checkpoint(plan.work_dir(row.start, seed, smoke) / part)
+            options.append(f'model.init_cfg.checkpoint={start}')
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
         with added_to(work_dir / 'seconds'):
@@ -181,7 +116,7 @@ def run_row(row: Row, work_dir: Path, seed: int, plan: Plan, smoke: bool) -> dic
                     [config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options],
                 ),
             )
-        checkpoints[part] = (part_dir / 'last_checkpoint').read_text().strip()
+        checkpoints[part] = last_checkpoint(part_dir)
         out = part_dir / 'metrics.json'
         call(
             f'{label}, test',
@@ -204,6 +139,10 @@ def run_row(row: Row, work_dir: Path, seed: int, plan: Plan, smoke: bool) -> dic
     )
     result_file.write_text(json.dumps(result))
     return result
+
+
+def last_checkpoint(folder: Path) -> str:
+    return (folder / 'last_checkpoint').read_text().strip()
 
 
 @contextmanager
@@ -257,6 +196,7 @@ def parse_args() -> argparse.Namespace:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
     kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
+    kind.add_argument('--attach', action='store_true', help="LocAt into the demo's trained ViT")
     parser.add_argument('--seeds', type=int, default=3, help='seeds of the ablation')
     parser.add_argument(
         '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
@@ -270,10 +210,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    plan = PLANS['ablation' if args.ablation else 'families' if args.families else 'demo']
-    work_dir = Path('work_dirs') / plan.folder
-    if args.smoke:
-        work_dir = work_dir.with_name(f'{work_dir.name}_smoke')
+    chosen = [name for name in ('ablation', 'families', 'attach') if getattr(args, name)]
+    plan = PLANS[chosen[0] if chosen else 'demo']
+    work_dir = plan.root(args.smoke)
     if args.fresh:
         shutil.rmtree(work_dir, ignore_errors=True)
     converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
@@ -286,33 +225,38 @@ def main() -> None:
     # Seeds outside, so that an early stop leaves whole tables. Two at a time: models this small
     # do not fill two cores alone.
     at_a_time = 1 if plan.processes > 1 else 2
-    jobs = [(row, work_dir / row.stem / f'seed{seed}', seed) for seed in seeds for row in rows]
+    jobs = [(row, seed) for seed in seeds for row in rows]
+    results: dict[Row, list[dict]] = {row: [] for row in rows}
     with ThreadPoolExecutor(max_workers=at_a_time) as pool:
         try:
-            done = list(pool.map(lambda job: run_row(*job, plan, args.smoke), jobs))
+            for is_later in (False, True):  # rows that start from others' classifiers come later
+                due = [job for job in jobs if (job[0].start is not None) == is_later]
+                for job, result in zip(
+                    due, pool.map(lambda job: run_row(*job, plan, args.smoke), due), strict=True
+                ):
+                    results[job[0]].append(result)
         finally:
             pool.shutdown(cancel_futures=True)
-    results = {row: done[index :: len(rows)] for index, row in enumerate(rows)}
     if args.ablation:
         summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
     else:
         summary = [results[row][0] for row in rows]
-    summary_file = work_dir / 'summary.json'
+    summary_file = work_dir / f'{plan.summary}.json'
     summary_file.write_text(json.dumps(summary, indent=2) + '\n')
     show(summary)
     print(
         f'Models at a time: {at_a_time}, processes each: {plan.processes}, threads of a process: '
         f'1. Table: {summary_file}'
     )
-    if plan.rows is DEMO:
+    if plan.picture is not None:
         models = {
             row.name: (
                 config_path(row, 'segment'),
-                work_dir / row.stem / 'seed0' / 'segment',
+                plan.work_dir(row, 0, args.smoke) / 'segment',
             )
             for row in rows
         }
-        print(f'Picture: {draw(models, DATA / "scenes", work_dir / "demo.png")}')
+        print(f'Picture: {draw(models, DATA / "scenes", work_dir / plan.picture)}')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,7 @@
+_base_ = ['../../_base_/models/demo_vit_attached.py', '../../_base_/tasks/demo_finetune.py']
+
+model = dict(
+    backbone={**_base_.attached, 'backbone': {**_base_.backbone, **_base_.pretraining}},
+    neck=_base_.neck,
+    head=dict(in_channels=_base_.out_channels),
+)
