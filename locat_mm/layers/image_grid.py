@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ['ImageGrid', 'can_tell_grid']
@@ -10,23 +11,29 @@ __all__ = ['ImageGrid', 'can_tell_grid']
 class ImageGrid:
     """Reads the grid off a host's patch embedding, as a forward hook of that.
 
-    Layers look it up by the number of their patches, so that several sizes in one step, as in
-    multi-crop training with gradient checkpointing, do not get mixed up. Two grids of equally
-    many patches, such as 8×16 and 16×8, cannot be told apart in one checkpointed step.
+    Layers look it up by the number of their patches, so several sizes in one step, as in
+    multi-crop training, do not get mixed up when gradient checkpointing runs layers again in the
+    backward pass. Two grids of equally many patches, such as 8×16 and 16×8, would be: an error.
     """
 
     def __init__(self) -> None:
         self._grids: dict[int, tuple[int, int]] = {}
+        #: Grids of forward passes that a backward pass may still run again.
+        self._pending: dict[int, tuple[int, int]] = {}
+        self._ambiguous: dict[int, tuple[int, int]] = {}
+        self._in_backward = False
 
     def __call__(self, patch_embed: nn.Module, args: tuple, output: Any) -> None:
         height, width = _read_grid(patch_embed, args, output)
         self._grids[height * width] = (height, width)
+        if not torch.compiler.is_compiling():  # what is compiled knows its grids by heart
+            self._remember(height, width)
 
     def of(self, num_patches: int) -> tuple[int, int]:
         """The latest grid (rows, columns) of so many patches.
 
         Raises:
-            ValueError: if there was none.
+            ValueError: if there was none, or the backward pass cannot tell two apart.
         """
         if num_patches not in self._grids:
             grids = ', '.join(f'{h}×{w}' for h, w in self._grids.values()) or 'none'
@@ -35,7 +42,28 @@ class ImageGrid:
                 f'grids: {grids}. GAug needs all patches of the image, row by row, after the '
                 'prefix tokens: none dropped, merged or added'
             )
+        if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
+            self._in_backward = True
+            if num_patches in self._ambiguous:
+                grids = self._ambiguous[num_patches], self._grids[num_patches]
+                raise ValueError(
+                    'gradient checkpointing runs a layer again in the backward pass, after '
+                    f'forward passes on {" and ".join(f"{h}×{w}" for h, w in grids)} patches, '
+                    'which it cannot tell apart: call backward after each of them, or switch '
+                    'checkpointing off'
+                )
         return self._grids[num_patches]
+
+    def _remember(self, height: int, width: int) -> None:
+        if self._in_backward:  # that backward pass is over: a new step begins
+            self._in_backward = False
+            self._pending.clear()
+            self._ambiguous.clear()
+        earlier = self._pending.get(height * width, (height, width))
+        if earlier != (height, width):
+            self._ambiguous[height * width] = earlier
+        if torch.is_grad_enabled():
+            self._pending[height * width] = (height, width)
 
 
 def can_tell_grid(patch_embed: nn.Module) -> bool:

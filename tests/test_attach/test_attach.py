@@ -320,6 +320,24 @@ def test_mixed_precision_and_checkpointing_over_several_sizes():
     assert all(p.grad.isfinite().all() for p in host.parameters())
 
 
+@pytest.mark.parametrize('name', ['timm-vit', 'mmseg-vit'])
+def test_grids_that_a_checkpointed_backward_cannot_tell_apart(name):
+    """mmseg's layers checkpoint the older way, which runs the forward without gradients."""
+    host = build(name, **({} if name == 'timm-vit' else dict(with_cp=True)))
+    locat_mm.attach(host).train()
+    if name == 'timm-vit':
+        host.set_grad_checkpointing(True)
+    wide, high = torch.randn(1, 3, 32, 96), torch.randn(1, 3, 96, 32)
+    for x in (wide, high, wide):  # one after the other is fine
+        features(host, x).square().sum().backward()
+    with pytest.raises(ValueError, match='2×6 and 6×2 patches'):
+        (features(host, wide).sum() + features(host, high).sum()).backward()
+    with torch.no_grad():
+        features(host, wide)
+        features(host, high)
+    features(host, wide).square().sum().backward()
+
+
 def test_compiled_as_one_graph_and_checkpointed():
     host = locat_mm.attach(build('timm-vit'), start='paper')
     host.set_grad_checkpointing(True)
