@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach bench bench-families test test-openmmlab test-kernels lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach bench bench-families test test-openmmlab test-kernels test-stock lint format clean
 
 install: $(VENV)/.installed
 
@@ -58,6 +58,10 @@ test-openmmlab: $(UPSTREAM)/.installed
 # Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
 test-kernels: install
 	$(BIN)/python -m pytest tests/test_ops -m kernels
+
+# Every config of a vision transformer that mmpretrain and mmseg ship, with LocAt attached: minutes.
+test-stock: install
+	$(BIN)/python -m pytest tests/test_attach -m stock
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,12 +1,37 @@
 """locat_mm: LocAt for OpenMMLab."""
 
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION: dict = {}
 exec((ROOT / 'locat_mm' / 'version.py').read_text(), VERSION)
+
+
+class BuildWithMim(build_py):
+    """Put configs, tools and the model index into ``locat_mm/.mim``, where mim and mmengine look.
+
+    A wheel gets copies, made in the build folder; an editable install gets links in the clone.
+    """
+
+    def run(self) -> None:
+        super().run()
+        mim = (ROOT if self.editable_mode else Path(self.build_lib)) / 'locat_mm' / '.mim'
+        skipped = shutil.ignore_patterns('__pycache__')
+        # What an earlier build left there may be gone from the tree.
+        shutil.rmtree(mim, ignore_errors=True)
+        mim.mkdir(parents=True)
+        for name in ('configs', 'tools', 'model-index.yml'):
+            if self.editable_mode:
+                (mim / name).symlink_to(Path('..', '..', name))
+            elif (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, mim / name, ignore=skipped)
+            else:
+                shutil.copy(ROOT / name, mim / name)
+
 
 setup(
     name='locat_mm',
@@ -16,6 +41,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['locat_mm', 'locat_mm.*']),
+    cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     install_requires=[
         'torch>=2.6',

@@ -10,12 +10,14 @@ check_openmmlab()
 
 from . import datasets, engine, layers, models  # noqa: E402  (needs OpenMMLab, checked above)
 from .checkpoint import load_official  # noqa: E402
+from .config import config_path  # noqa: E402
 from .layers import attach, detach  # noqa: E402
 from .version import __version__  # noqa: E402
 
 __all__ = [
     '__version__',
     'attach',
+    'config_path',
     'datasets',
     'detach',
     'engine',

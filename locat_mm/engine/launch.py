@@ -17,6 +17,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from ..checkpoint import check_fit, pretrained_of, read_state_dict
+from ..config import drop_own_scope
 from .hooks import CheckpointFitHook, innermost
 
 __all__ = ['build_runner', 'load_config']
@@ -53,6 +54,7 @@ def load_config(path: str, overrides: dict | None = None, work_dir: str | None =
         ValueError: if a top-level key looks like a misspelling, which mmengine ignores.
     """
     cfg = Config.fromfile(path)
+    drop_own_scope(cfg)
     if overrides:
         cfg.merge_from_dict(overrides)
     if work_dir is not None:

@@ -114,10 +114,10 @@ def _find_patch_embed(model: nn.Module) -> tuple[Any, Any]:
     """The module that owns the patch embedding, and the patch embedding."""
     names = [name for name, _ in model.named_modules() if name.rpartition('.')[2] == 'patch_embed']
     if len(names) != 1:
+        found = f': {", ".join(names)}. Attach to the backbone itself' if names else ''
         raise ValueError(
-            f'{type(model).__name__} has {len(names)} modules named patch_embed'
-            f'{": " if names else ""}{", ".join(names)}; GAug reads the grid off the one of a '
-            'vision transformer. Attach to the backbone itself'
+            f'GAug reads the grid off the one module named patch_embed of a vision transformer; '
+            f'{type(model).__name__} has {len(names)}{found}'
         )
     owner = model.get_submodule(names[0].rpartition('.')[0])
     patch_embed = model.get_submodule(names[0])

@@ -24,7 +24,7 @@ class ImageGrid:
         self._in_backward = False
 
     def __call__(self, patch_embed: nn.Module, args: tuple, output: Any) -> None:
-        height, width = _read_grid(patch_embed, args, output)
+        height, width = map(_untraced, _read_grid(patch_embed, args, output))
         self._grids[height * width] = (height, width)
         if not torch.compiler.is_compiling():  # what is compiled knows its grids by heart
             self._remember(height, width)
@@ -35,6 +35,7 @@ class ImageGrid:
         Raises:
             ValueError: if there was none, or the backward pass cannot tell two apart.
         """
+        num_patches = _untraced(num_patches)
         if num_patches not in self._grids:
             grids = ', '.join(f'{h}×{w}' for h, w in self._grids.values()) or 'none'
             raise ValueError(
@@ -45,10 +46,10 @@ class ImageGrid:
         if not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1:
             self._in_backward = True
             if num_patches in self._ambiguous:
-                grids = self._ambiguous[num_patches], self._grids[num_patches]
+                both = self._ambiguous[num_patches], self._grids[num_patches]
                 raise ValueError(
                     'gradient checkpointing runs a layer again in the backward pass, after '
-                    f'forward passes on {" and ".join(f"{h}×{w}" for h, w in grids)} patches, '
+                    f'forward passes on {" and ".join(f"{h}×{w}" for h, w in both)} patches, '
                     'which it cannot tell apart: call backward after each of them, or switch '
                     'checkpointing off'
                 )
@@ -76,3 +77,8 @@ def _read_grid(patch_embed: Any, args: tuple, output: Any) -> tuple[int, int]:
         return patch_embed.dynamic_feat_size(args[0].shape[-2:])
     _, grid_size = output  # mmpretrain, mmseg
     return grid_size
+
+
+def _untraced(size: Any) -> Any:
+    """``torch.jit.trace``, with which mmengine counts operations, makes sizes tensors."""
+    return int(size) if isinstance(size, Tensor) else size

@@ -1,6 +1,6 @@
 """Backbones, necks and heads, registered with mmengine on import."""
 
-from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT
+from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT, TIMMBackbone
 from .heads import LinearSegHead
 from .necks import PatchRepresentationRefinement
 
@@ -12,4 +12,5 @@ __all__ = [
     'LocAtSwin',
     'LocAtViT',
     'PatchRepresentationRefinement',
+    'TIMMBackbone',
 ]

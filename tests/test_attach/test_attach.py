@@ -384,7 +384,7 @@ class Unsupported(nn.Module):
             r'GAug supports .*timm.models.eva.EvaAttention',
         ),
         (Unsupported, {}, ValueError, 'Conv2d, which does not tell the grid'),
-        (partial(nn.Sequential, MultiheadAttention(48, 3)), {}, ValueError, '0 modules named'),
+        (partial(nn.Sequential, MultiheadAttention(48, 3)), {}, ValueError, 'Sequential has 0'),
         (
             partial(nn.Sequential, MultiheadAttention(3, 1, v_shortcut=True)),
             {},
@@ -395,7 +395,7 @@ class Unsupported(nn.Module):
             lambda: nn.ModuleList([build('timm-vit'), build('timm-vit')]),
             {},
             ValueError,
-            '2 modules named patch_embed: 0.patch_embed, 1.patch_embed',
+            'ModuleList has 2: 0.patch_embed, 1.patch_embed',
         ),
         (lambda: locat_mm.attach(build('timm-vit')), {}, TypeError, 'attn has GAug already'),
     ],

@@ -55,8 +55,8 @@ FAMILIES = (
 )
 ATTACH = (
     DEMO[0],
-    Row('ViT, four epochs more', 'attach/vit', DEMO[0]),
-    Row('ViT with LocAt attached, four epochs more', 'attach/locatvit', DEMO[0]),
+    Row('ViT, 4 more', 'attach/vit', DEMO[0]),
+    Row('LocAt attached', 'attach/locatvit', DEMO[0]),
 )
 
 

@@ -5,8 +5,11 @@ pretrained = dict(
     checkpoint='work_dirs/demo_attach/attach/locatvit/seed0/classify/epoch_4.pth',
     prefix='backbone.',
 )
-host = {**_base_.backbone, **_base_.frozen_features, 'init_cfg': pretrained}
 model = dict(
-    backbone={**_base_.attached, 'backbone': host},
+    backbone={
+        **_base_.attached,
+        'backbone': {**_base_.backbone, **_base_.frozen_features},
+        'init_cfg': pretrained,
+    },
     decode_head=dict(in_channels=_base_.out_channels),
 )

@@ -11,7 +11,12 @@ __all__ = ['LocAt']
 
 
 @register(MODELS)
-def LocAt(backbone: dict[str, Any], pretrained: str | None = None, **options) -> nn.Module:
+def LocAt(
+    backbone: dict[str, Any],
+    pretrained: str | None = None,
+    init_cfg: dict | list | None = None,
+    **options,
+) -> nn.Module:
     """Build a backbone and attach GAug to it; what comes out is the backbone itself.
 
     ``backbone=dict(type='locat_mm.LocAt', backbone=dict(type='VisionTransformer', ...))``. The
@@ -20,7 +25,8 @@ def LocAt(backbone: dict[str, Any], pretrained: str | None = None, **options) ->
     Args:
         backbone: config of any registered backbone; its type is looked up where the config's
             other types are.
-        pretrained: mmseg's old argument of the same name, handed to the backbone.
+        pretrained, init_cfg: the backbone's, for those who set them from outside, as mmseg's
+            segmentors and ``--cfg-options`` do.
         **options: see :func:`locat_mm.attach`.
 
     Returns:
@@ -28,10 +34,15 @@ def LocAt(backbone: dict[str, Any], pretrained: str | None = None, **options) ->
 
     Raises:
         TypeError: if ``backbone`` is no config, or its attention is not supported.
-        ValueError: as :func:`locat_mm.attach`.
+        ValueError: as :func:`locat_mm.attach`; or if the backbone's config has such an argument
+            already.
     """
     if not isinstance(backbone, dict) or 'type' not in backbone:
         raise TypeError(f'backbone must be a config with a type, got {backbone!r}')
-    if pretrained is not None:
-        backbone = {**backbone, 'pretrained': pretrained}
+    for name, value in (('pretrained', pretrained), ('init_cfg', init_cfg)):
+        if value is None:
+            continue
+        if backbone.get(name) is not None:
+            raise ValueError(f'{name} is given twice, {value!r} and {backbone[name]!r}')
+        backbone = {**backbone, name: value}
     return attach(MODELS.build(backbone), **options)
