@@ -17,7 +17,15 @@ __all__ = ['Fit', 'check_fit', 'fit']
 _BACKBONE = 'backbone.'
 _GAUG = '.gaug.'
 #: Parts that a target may be configured without.
-_OPTIONAL = ('head.', 'neck.norm.', 'norm.', 'fc_norm.', 'norm_patches.')
+_OPTIONAL = (
+    'head.',
+    'head_dist.',
+    'attn_pool.',
+    'neck.norm.',
+    'norm.',
+    'fc_norm.',
+    'norm_patches.',
+)
 _HEADS = ('head.', 'decode_head.', 'auxiliary_head.')
 _BIAS_TABLE = 'relative_position_bias_table'
 #: So many keys of a kind are named in a message.
@@ -174,8 +182,10 @@ def _resize(backbone: Any, state: StateDict, is_square: bool) -> dict[str, Tenso
     """
     resized = dict(state)
     own, given = getattr(backbone, 'pos_embed', None), state.get('pos_embed')
-    if own is not None and given is not None and (is_square or given.shape != own.shape):
-        resized['pos_embed'] = _resize_pos_embed(backbone, own, given)
+    can_resize = hasattr(getattr(backbone, 'patch_embed', None), 'num_patches')
+    if own is not None and given is not None and can_resize:
+        if is_square or given.shape != own.shape:
+            resized['pos_embed'] = _resize_pos_embed(backbone, own, given)
     for name, module in backbone.named_modules():
         key, table = f'{name}.{_BIAS_TABLE}', getattr(module, _BIAS_TABLE, None)
         given = state.get(key)
