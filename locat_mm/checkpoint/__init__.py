@@ -2,15 +2,18 @@
 
 Loading is strict. What does not fit is listed in the error, because a backbone that silently
 keeps its random weights looks like a bad method. Importing teaches mmengine's
-``CheckpointLoader`` the sources of :func:`read_state_dict`.
+``CheckpointLoader`` the sources of :func:`read_state_dict`, and torch's weights-only unpickler
+the plain data in mmengine's checkpoints.
 """
 
 from .fitting import Fit, check_fit
 from .loading import init_from_pretrained, load_official, pretrained_of
 from .names import to_official, to_openmmlab
-from .reading import unwrap
+from .reading import allow_plain_data, unwrap
 from .sources import read_state_dict
 from .writing import check_target, write_state_dict
+
+allow_plain_data()
 
 __all__ = [
     'Fit',

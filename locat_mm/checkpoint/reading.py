@@ -3,7 +3,6 @@
 import argparse
 import pickle
 import struct
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ['StateDict', 'read_file', 'unwrap']
+__all__ = ['StateDict', 'allow_plain_data', 'read_file', 'unwrap']
 
 StateDict = Mapping[str, Tensor]
 
 _WRAPPERS = ('state_dict', 'model')
-#: torch's allowlist is one per process.
-_ALLOWLIST_LOCK = threading.Lock()
 #: What a truncated or garbled file raises, by where the damage is.
 _UNREADABLE = (
     *(pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, struct.error),
@@ -81,15 +78,17 @@ def unwrap(content: Any, source: str) -> dict[str, Tensor]:
 
 def _load_plain_data(path: Path) -> Any:
     """torch's weights-only unpickler with a few plain classes more."""
-    # torch.serialization.safe_globals would on leaving also forget what was allowed before.
-    with _ALLOWLIST_LOCK:
-        before = torch.serialization.get_safe_globals()
-        torch.serialization.add_safe_globals(_safe_globals())
-        try:
-            return torch.load(path, map_location='cpu', weights_only=True)
-        finally:
-            torch.serialization.clear_safe_globals()
-            torch.serialization.add_safe_globals(before)
+    allow_plain_data()
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def allow_plain_data() -> None:
+    """Let torch's weights-only unpickler read what mmengine and timm put beside weights.
+
+    Also for mmengine's own reading: of its own checkpoints, 0.10.7 can read none with a torch
+    that reads weights alone by default, and its successors fall back to running the pickle.
+    """
+    torch.serialization.add_safe_globals(_safe_globals())
 
 
 def _safe_globals() -> list:

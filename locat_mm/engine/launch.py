@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.logging import print_log
 from mmengine.registry import MODELS, RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
 from ..checkpoint import check_fit, pretrained_of, read_state_dict
 from ..config import drop_own_scope
+from .checkpointing import find_resumable
 from .hooks import CheckpointFitHook, innermost
 
 __all__ = ['build_runner', 'load_config']
@@ -87,14 +88,12 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     _check_flexible(cfg)
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
         _use_gloo(cfg)
-    # mmengine pickles this class with the schedule, and would run the whole file as a pickle
-    # where torch does not know it as plain data.
-    torch.serialization.add_safe_globals([OneCycleParamScheduler])
+    _find_resumed(cfg)
     is_filled = checkpoint is None and _start_from_init_cfg(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     model = _whole_model(cfg, runner)
     runner.register_hook(CheckpointFitHook(model, strict=is_filled))
-    source = checkpoint or _resumed_file(cfg) or cfg.get('load_from')
+    source = checkpoint or cfg.get('load_from')
     if source is not None:
         is_start = checkpoint is None and not cfg.get('resume')
         state, is_strict = read_state_dict(source), is_filled or not is_start
@@ -129,7 +128,7 @@ def _start_from_init_cfg(cfg: Config) -> bool:
         whether the run starts from it.
     """
     init = pretrained_of(cfg.model.get('init_cfg'))
-    if init is None or _resumed_file(cfg) is not None:
+    if init is None or cfg.get('resume'):
         return False
     if cfg.get('load_from'):
         raise ValueError(
@@ -146,10 +145,14 @@ def _start_from_init_cfg(cfg: Config) -> bool:
     return True
 
 
-def _resumed_file(cfg: Config) -> str | None:
-    if not cfg.get('resume'):
-        return None
-    return cfg.get('load_from') or find_latest_checkpoint(cfg.work_dir)
+def _find_resumed(cfg: Config) -> None:
+    """Turn "resume the latest" into a file, so that a broken one does not stand in the way."""
+    if not cfg.get('resume') or cfg.get('load_from'):
+        return
+    cfg.load_from = find_resumable(cfg.work_dir)
+    if cfg.load_from is None:
+        print_log(f'{cfg.work_dir} has nothing to resume: the run starts anew', 'current')
+        cfg.resume = False
 
 
 def _check_amp(cfg: Config, testing: bool) -> None:

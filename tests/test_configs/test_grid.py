@@ -48,7 +48,8 @@ def test_builds(name):
     handed = [id(p) for group in optimizer.param_groups for p in group['params']]
     assert sorted(handed) == sorted(trained)
     # One image through the test path: the widths of backbone, neck and head fit.
-    side = cfg.model.backbone.img_size
+    backbone = cfg.model.backbone
+    side = backbone.get('backbone', backbone).img_size  # of what LocAt is attached to
     with torch.no_grad():
         out = model.to('meta').eval()(torch.empty(1, 3, side, side, device='meta'))
     assert out.shape[:2] == (1, cfg.num_classes)

@@ -1,0 +1,264 @@
+"""Checkpoints that a kill, a full disk or a preemption cannot take away."""
+
+import logging
+import os
+import signal
+import threading
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from ..registry import HOOKS, register
+
+__all__ = ['SafeCheckpointHook', 'find_resumable']
+
+#: Of a process that a SIGTERM ended.
+PREEMPTED = 128 + signal.SIGTERM
+
+
+class AtomicBackend(LocalBackend):
+    """mmengine's local files, but each is whole or not there: written beside, synced, renamed."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        path = Path(filepath)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+        try:
+            with open(beside, 'wb') as file:
+                file.write(obj)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # or the new name could be lost with the power
+        finally:
+            os.close(folder)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        self.put(obj.encode(encoding), filepath)
+
+
+register_backend('locat_mm_atomic', AtomicBackend, force=True)
+
+
+class _RemovingLater(AtomicBackend):
+    """Notes what is to be removed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outdated: list[str] = []
+
+    def remove(self, filepath: str | Path) -> None:
+        self.outdated.append(str(filepath))
+
+
+@register(HOOKS)
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's ``CheckpointHook`` that never has less than one whole checkpoint on disk.
+
+    A file is written beside its place, synced and renamed, and an old one goes only when the
+    new one stands. On SIGTERM, which Slurm sends before it preempts a job, training saves after
+    the running iteration and exits with 143; ``--resume`` goes on from there, in the middle of
+    an epoch if need be (exactly, with :class:`ExactResumeHook`). A SIGTERM during validation
+    waits for its end.
+
+    Remote files (``out_dir`` with a scheme, or ``backend_args``) are written by mmengine's
+    backend for them.
+
+    Args:
+        *args, **kwargs: as for ``CheckpointHook``.
+        save_on_sigterm: False leaves SIGTERM alone.
+        sigterm_interval: iterations between the times that several processes ask each other for
+            signals.
+
+    Raises:
+        ValueError: if ``sigterm_interval`` is below 1.
+    """
+
+    def __init__(
+        self, *args, save_on_sigterm: bool = True, sigterm_interval: int = 10, **kwargs
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if sigterm_interval < 1:
+            raise ValueError(f'sigterm_interval must be positive, got {sigterm_interval}')
+        self.save_on_sigterm = save_on_sigterm
+        self.sigterm_interval = sigterm_interval
+        self.file_backend: Any = None  # before_train finds it
+        self._terminated = False
+        self._handler_before: Any = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Prepare the folder, and listen for SIGTERM."""
+        super().before_train(runner)
+        if type(self.file_backend) is LocalBackend:
+            self.file_backend = AtomicBackend()
+            self.backend_args = dict(backend='locat_mm_atomic')
+            if is_main_process():
+                for leftover in Path(self.out_dir).glob('.*.tmp'):  # of a kill in mid-save
+                    leftover.unlink(missing_ok=True)
+        # Python hands signals to the main thread alone.
+        if self.save_on_sigterm and threading.current_thread() is threading.main_thread():
+            self._handler_before = signal.signal(signal.SIGTERM, self._on_sigterm)
+            for loop in (runner.train_loop, runner.val_loop):
+                if loop is not None:
+                    loop.dataloader.worker_init_fn = _Steadfast(loop.dataloader.worker_init_fn)
+
+    def after_train(self, runner: Runner) -> None:
+        super().after_train(runner)
+        if self._handler_before is not None:
+            signal.signal(signal.SIGTERM, self._handler_before)
+            self._handler_before = None
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Save where the interval says; after a SIGTERM save and exit.
+
+        Raises:
+            SystemExit: 143, after a SIGTERM.
+        """
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        if self._must_stop(runner):
+            name = f'epoch_{runner.epoch}_iter_{runner.iter + 1}.pth'
+            self._save(runner, name, dict(epoch=runner.epoch, iter=runner.iter + 1))
+            runner.logger.warning(
+                f'SIGTERM: saved {name} and stopped; the same command with --resume goes on'
+            )
+            raise SystemExit(PREEMPTED)
+
+    def _on_sigterm(self, number: int, frame: Any) -> None:
+        self._terminated = True
+
+    def _must_stop(self, runner: Runner) -> bool:
+        step = runner.iter + 1
+        # Gradients that wait for more batches are in no checkpoint.
+        if step % getattr(runner.optim_wrapper, '_accumulative_counts', 1):
+            return False
+        if get_world_size() == 1:
+            return self._terminated
+        if not self.save_on_sigterm or step % self.sigterm_interval:
+            return False
+        terminated = torch.tensor(float(self._terminated))
+        all_reduce(terminated, 'max')
+        return bool(terminated)
+
+    def _save(self, runner: Runner, name: str, meta: dict) -> None:
+        self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """The base class's, in another order: the old file goes last."""
+        outdated = None
+        kept = self.keep_ckpt_ids
+        if self.max_keep_ckpts > 0 and not (kept and kept[-1] == step):
+            if len(kept) == self.max_keep_ckpts:
+                outdated = kept.popleft()
+            kept.append(step)
+            runner.message_hub.update_info('keep_ckpt_ids', list(kept))
+        self._save(runner, self.filename_tmpl.format(step), meta)
+        if outdated is not None and is_main_process():
+            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+            elif self.file_backend.isdir(path):  # a sharded one
+                self.file_backend.rmtree(path)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._removing_later():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _removing_later(self) -> Iterator[None]:
+        if not isinstance(self.file_backend, AtomicBackend):
+            yield
+            return
+        backend, self.file_backend = self.file_backend, _RemovingLater()
+        outdated = self.file_backend.outdated
+        try:
+            yield
+        finally:
+            self.file_backend = backend
+        for path in outdated:  # only if nothing was raised
+            backend.remove(path)
+
+
+class _Steadfast:
+    """Starts workers that outlive the SIGTERM which a whole job gets, or training could not go on
+    until it has saved. A second one, such as PyTorch's own on shutting down, ends them.
+    """
+
+    def __init__(self, init_fn: Any) -> None:
+        self.init_fn = init_fn
+
+    def __call__(self, worker_id: int) -> None:
+        if self.init_fn is not None:
+            self.init_fn(worker_id)
+        signal.signal(signal.SIGTERM, _ignore_once)
+
+
+def _ignore_once(number: int, frame: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def find_resumable(work_dir: str | Path) -> str | None:
+    """The latest whole checkpoint of a run; broken ones are passed over with a warning.
+
+    Args:
+        work_dir: of the run.
+
+    Returns:
+        its path, or None if there is none.
+    """
+    mark = Path(work_dir) / 'last_checkpoint'
+    named = mark.read_text().strip() if mark.is_file() else ''
+    if '://' in named or (named and Path(named).is_dir()):  # remote or sharded: mmengine's
+        return named
+    latest_first = sorted(Path(work_dir).glob('*.pth'), key=_age, reverse=True)
+    candidates = [p for p in latest_first if not p.name.startswith('best_')]  # no optimizer in it
+    if named:
+        candidates.insert(0, Path(named))
+    for path in dict.fromkeys(candidates):
+        problem = _problem(path)
+        if problem is None:
+            return str(path)
+        print_log(f'{path} is passed over: {problem}', 'current', logging.WARNING)
+    return None
+
+
+def _age(path: Path) -> int:
+    return path.stat().st_mtime_ns
+
+
+def _problem(path: Path) -> str | None:
+    """Why a file is no whole checkpoint of torch's, or None."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        return f'it is truncated or no checkpoint ({error})'
+    return None if broken is None else f'its part {broken} is damaged'

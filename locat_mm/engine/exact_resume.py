@@ -1,0 +1,215 @@
+"""Randomness as a function of seed, process and step, so that a resumed run is the same run."""
+
+import functools
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch.utils.data import Dataset, Sampler
+
+from ..registry import HOOKS, register
+
+__all__ = ['ExactResumeHook']
+
+#: Streams that must not meet.
+_STEP, _SAMPLE, _LOADER = range(3)
+
+
+@register(HOOKS)
+class ExactResumeHook(Hook):
+    """A run that is stopped and resumed ends with the bits of one that never stopped.
+
+    mmengine saves weights, optimizer and schedule, but not the state of the random generators,
+    nor where in the data the run was. Here nothing of that has to be saved, because it follows
+    from the seed: before every iteration the generators of Python, NumPy and torch are seeded
+    from (seed, process, iteration), and before every sample those of its worker from
+    (seed, process, epoch, position). So augmentations also differ from epoch to epoch, as they
+    do not with mmengine's worker seeds and workers that start anew, and do not depend on the
+    number of workers. When resuming, what was trained on is skipped without being loaded, in the
+    middle of an epoch too.
+
+    In a config: ``custom_hooks=[dict(type='locat_mm.ExactResumeHook')]`` with a fixed
+    ``randomness.seed``. Exact on CPUs; on GPUs as far as the kernels are deterministic. A run
+    that is resumed on another number of processes goes on with a warning: batches differ.
+
+    Raises:
+        ValueError: if the training data is not sampled by a batch sampler around a sampler.
+    """
+
+    #: Before hooks that draw numbers or read the loader.
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Seed the data loader by position, and skip what was trained on."""
+        loop: Any = runner.train_loop
+        loader: Any = loop.dataloader
+        seed = int(runner.seed)
+        sampler = _seed_loader(loader, seed)
+        done = loop.iter
+        if hasattr(loop, 'dataloader_iterator'):  # by iteration
+            loader._iterator = None  # workers that upstream's loop started already
+            iterator = type(loop.dataloader_iterator)(loader)
+            if not _is_infinite(sampler.sampler):
+                iterator._epoch, done = divmod(done, len(loader))
+                sampler.set_epoch(iterator._epoch)
+            waits = not hasattr(iterator, 'skip_iter')  # upstream asks for every batch
+            loop.dataloader_iterator = _Skipped(iterator, loop.iter if waits else 0)
+        else:
+            done -= loop.epoch * len(loader)
+        sampler.skip(done * loader.batch_sampler.batch_size)
+        if loop.iter:
+            print_log(f'going on after iteration {loop.iter}, batch {done} of its pass', 'current')
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        """Seed what the iteration draws: dropout, stochastic depth, mixing of images."""
+        _seed_everything(_mix(int(runner.seed), _STEP, get_rank(), runner.iter))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        checkpoint['meta']['world_size'] = get_world_size()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Say what is not exact."""
+        if not runner._resume:
+            return
+        saved = checkpoint.get('meta', {})
+        now = dict(world_size=get_world_size(), seed=runner.seed)
+        for name, value in now.items():
+            if saved.get(name, value) != value:
+                print_log(
+                    f'{name} was {saved[name]} and is {value}: the run goes on, with other batches '
+                    'and random numbers than it would have had',
+                    'current',
+                    logging.WARNING,
+                )
+
+
+class SeededIndex(int):
+    """An index of a data set that carries where in the data its sample stands."""
+
+    where: tuple[int, ...]
+
+    def __new__(cls, index: int, where: tuple[int, ...]) -> 'SeededIndex':
+        self = super().__new__(cls, index)
+        self.where = where
+        return self
+
+    def __reduce__(self) -> tuple:
+        return SeededIndex, (int(self), self.where)
+
+
+class SeededSampler(Sampler):
+    """Another sampler's indices, each with its seed; the first may be skipped, once."""
+
+    def __init__(self, sampler: Any, seed: int) -> None:
+        self.sampler = sampler
+        self.seed = seed
+        self._skipped = 0
+
+    def skip(self, num_samples: int) -> None:
+        self._skipped = num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[SeededIndex]:
+        epoch = 0 if _is_infinite(self.sampler) else getattr(self.sampler, 'epoch', 0)
+        first, self._skipped = self._skipped, 0
+        for position, index in enumerate(self.sampler):
+            if position >= first:
+                where = (self.seed, _SAMPLE, get_rank(), epoch, position)
+                yield SeededIndex(index, where)
+
+
+class _Skipped:
+    """A loop's iterator whose first batches are not asked for in earnest."""
+
+    def __init__(self, iterator: Any, num_batches: int) -> None:
+        self.iterator = iterator
+        self.num_batches = num_batches
+
+    def __iter__(self) -> '_Skipped':
+        return self
+
+    def __next__(self) -> Any:
+        if self.num_batches:
+            self.num_batches -= 1
+            return None
+        return next(self.iterator)
+
+    def skip_iter(self, num_batches: int) -> None:
+        """The sampler has done it."""
+
+
+def _seed_loader(loader: Any, seed: int) -> SeededSampler:
+    batches = loader.batch_sampler
+    if not hasattr(batches, 'sampler') or not hasattr(batches, 'batch_size'):
+        raise ValueError(
+            'ExactResumeHook needs a batch sampler around a sampler, as DefaultSampler and '
+            f'InfiniteSampler get; the training data is sampled by {type(batches).__name__}'
+        )
+    if hasattr(batches.sampler, 'seed'):
+        batches.sampler.seed = seed  # a resumed seed comes after the loader is built
+    if _is_infinite(batches.sampler):  # one pass without end, begun anew
+        batches.sampler.indices = batches.sampler._indices_of_rank()
+    batches.sampler = SeededSampler(batches.sampler, seed)
+    kind: Any = type(loader.dataset)
+    loader.dataset.__class__ = _seeded(kind)
+    # Seeds of workers are drawn from it, which else would shift torch's own numbers.
+    loader.generator = torch.Generator().manual_seed(_mix(seed, _LOADER) % 2**63)
+    return batches.sampler
+
+
+@functools.cache
+def _seeded(base: Any) -> Any:
+    """The data set's class, which seeds before it makes a sample."""
+
+    class Seeded(base):
+        def __getitem__(self, index: int) -> Any:
+            if isinstance(index, SeededIndex):
+                _seed_everything(_mix(*index.where))
+                index = int(index)
+            return super().__getitem__(index)
+
+        def __reduce__(self) -> tuple:
+            return _unpickle, (base, self.__dict__)
+
+    Seeded.__name__, Seeded.__qualname__ = base.__name__, base.__qualname__
+    Seeded.__module__ = base.__module__
+    return Seeded
+
+
+def _unpickle(base: Any, state: dict) -> Dataset:
+    dataset = base.__new__(base)
+    dataset.__dict__.update(state)
+    dataset.__class__ = _seeded(base)
+    return dataset
+
+
+def _is_infinite(sampler: Any) -> bool:
+    return isinstance(sampler, InfiniteSampler)
+
+
+def _mix(*numbers: int) -> int:
+    """One 64-bit seed of several numbers."""
+    return int(np.random.SeedSequence([n % 2**64 for n in numbers]).generate_state(1, np.uint64)[0])
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    # Not torch.manual_seed: without an initialised GPU it notes a stack trace every time.
+    torch.default_generator.manual_seed(seed % 2**63)
+    if torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
+        torch.cuda.manual_seed_all(seed % 2**63)

@@ -1,0 +1,135 @@
+"""A run that is stopped anywhere and resumed is, bit for bit, the run that never stopped."""
+
+import os
+import signal
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from locat_mm.engine import build_runner, find_resumable, load_config
+
+from .conftest import demo_config
+
+RANDOM = [dict(type='RandomFlip', prob=0.5), dict(type='ColorJitter', brightness=0.4)]
+SETTINGS = {
+    'locatvit_classify': {
+        'train_cfg.max_epochs': 3,
+        'train_dataloader.batch_size': 32,  # 4 iterations an epoch
+        'train_dataloader.num_workers': 2,
+        'model.backbone.drop_path_rate': 0.3,
+        'model.train_cfg': dict(augments=dict(type='Mixup', alpha=0.8)),
+        'default_hooks.checkpoint.interval': 1,
+        'default_hooks.checkpoint.max_keep_ckpts': 2,
+    },
+    'vit_segment': {
+        'train_cfg.max_iters': 12,
+        'train_cfg.val_interval': 5,
+        'train_dataloader.batch_size': 4,
+        'train_dataloader.num_workers': 2,
+        'model.backbone.init_cfg': None,
+        'model.backbone.frozen': False,
+        'model.backbone.drop_path_rate': 0.3,
+        'param_scheduler.0.total_steps': 12,
+        'default_hooks.checkpoint.interval': 5,
+    },
+}
+
+
+class Stop(Hook):
+    """Ends training after an iteration, as a crash or as a SIGTERM would."""
+
+    priority = 'LOWEST'
+
+    def __init__(self, after, by):
+        self.after, self.by = after, by
+
+    def before_train_iter(self, runner, **kwargs):
+        if runner.iter == self.after:
+            if self.by == 'crash':
+                raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def train(name, work_dir, resume=False, stop=None, **changes):
+    """Train a demo config; returns its last checkpoint's path."""
+    cfg = load_config(str(demo_config(name)), {**SETTINGS[name], **changes}, str(work_dir))
+    for transform in reversed(RANDOM if 'classify' in name else RANDOM[:1]):
+        cfg.train_dataloader.dataset.pipeline.insert(1, dict(transform))
+    cfg.resume = resume
+    runner = build_runner(cfg)
+    if stop is not None:
+        runner.register_hook(Stop(*stop))
+    runner.train()
+    return find_resumable(work_dir)
+
+
+def assert_equal(path, other):
+    ours, expected = (torch.load(p, weights_only=False) for p in (path, other))
+    for key, value in expected['state_dict'].items():
+        torch.testing.assert_close(ours['state_dict'][key], value, rtol=0, atol=0)
+    states = [checkpoint['optimizer']['state'] for checkpoint in (ours, expected)]
+    assert states[0].keys() == states[1].keys()
+    for index, state in states[1].items():
+        for key, value in state.items():
+            torch.testing.assert_close(states[0][index][key], value, rtol=0, atol=0)
+
+
+@pytest.fixture(scope='session', params=SETTINGS)
+def whole_run(request, workplace):
+    before = Path.cwd()
+    os.chdir(workplace.folder)
+    try:
+        yield request.param, train(request.param, workplace.folder / 'whole' / request.param)
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.parametrize('by', ['crash', 'term'])
+def test_resumed_equals_uninterrupted(whole_run, by, tmp_path, workplace, monkeypatch):
+    """The checkpoints: after epoch 1 and iteration 5, or after the running iteration."""
+    monkeypatch.chdir(workplace.folder)
+    name, expected = whole_run
+    stop = (6, by)
+    with pytest.raises((KeyboardInterrupt, SystemExit)) as stopped:
+        train(name, tmp_path, stop=stop)
+    if stop[1] == 'term':
+        assert stopped.value.code == 143
+        assert f'iter_{stop[0] + 1}' in (tmp_path / 'last_checkpoint').read_text()
+    assert_equal(train(name, tmp_path, resume=True), expected)
+
+
+def test_another_seed_is_another_run(workplace, tmp_path, monkeypatch):
+    """The comparison can fail: random numbers do matter here."""
+    monkeypatch.chdir(workplace.folder)
+    first, other = (
+        train(
+            'vit_segment',
+            tmp_path / str(seed),
+            **{'train_cfg.max_iters': 3, 'randomness.seed': seed},
+        )
+        for seed in (1, 2)
+    )
+    with pytest.raises(AssertionError):
+        assert_equal(first, other)
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
+    for name in ('epoch_1', 'epoch_2', 'epoch_3', 'best_top1'):
+        torch.save(dict(state_dict=dict(weight=torch.randn(1000))), tmp_path / f'{name}.pth')
+        os.utime(tmp_path / f'{name}.pth', (int(name[-1]),) * 2)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_3.pth'))
+    assert find_resumable(tmp_path) == str(tmp_path / 'epoch_3.pth')
+    whole = (tmp_path / 'epoch_3.pth').read_bytes()
+    (tmp_path / 'epoch_3.pth').write_bytes(whole[: len(whole) // 2])
+    damaged = bytearray((tmp_path / 'epoch_2.pth').read_bytes())
+    with zipfile.ZipFile(tmp_path / 'epoch_2.pth') as archive:
+        info = next(i for i in archive.infolist() if i.filename.endswith('data/0'))
+    damaged[info.header_offset + 2000] ^= 1
+    (tmp_path / 'epoch_2.pth').write_bytes(damaged)
+    assert find_resumable(tmp_path) == str(tmp_path / 'epoch_1.pth')
+    (tmp_path / 'last_checkpoint').write_text('')
+    assert find_resumable(tmp_path) == str(tmp_path / 'epoch_1.pth')
+    assert find_resumable(tmp_path / 'nowhere') is None
