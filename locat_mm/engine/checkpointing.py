@@ -1,6 +1,8 @@
 """Checkpoints that a kill, a full disk or a preemption cannot take away."""
 
+import atexit
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -114,6 +116,7 @@ class SafeCheckpointHook(CheckpointHook):
             for loop in (runner.train_loop, runner.val_loop):
                 if loop is not None:
                     loop.dataloader.worker_init_fn = _Steadfast(loop.dataloader.worker_init_fn)
+            atexit.register(_end_workers)
 
     def after_train(self, runner: Runner) -> None:
         super().after_train(runner)
@@ -223,6 +226,13 @@ class _Steadfast:
 
 def _ignore_once(number: int, frame: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_workers() -> None:
+    """Workers that still wait when Python exits, which would send them that first SIGTERM."""
+    for process in multiprocessing.active_children():
+        if process.daemon:
+            process.kill()
 
 
 def find_resumable(work_dir: str | Path) -> str | None:
