@@ -230,6 +230,7 @@ def _ignore_once(number: int, frame: Any) -> None:
 
 def _end_workers() -> None:
     """Workers that still wait when Python exits, which would send them that first SIGTERM."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler takes it for a crash
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

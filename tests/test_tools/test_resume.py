@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed is, bit for bit, the run that never stopped."""
 
+import multiprocessing
 import os
 import signal
 import zipfile
@@ -62,7 +63,13 @@ def train(name, work_dir, resume=False, stop=None, **changes):
     runner = build_runner(cfg)
     if stop is not None:
         runner.register_hook(Stop(*stop))
-    runner.train()
+    try:
+        runner.train()
+    finally:
+        # PyTorch waits 5 s for each worker that has fetched ahead.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for worker in multiprocessing.active_children():
+            worker.kill()
     return find_resumable(work_dir)
 
 

@@ -5,7 +5,7 @@ model = dict(
     init_cfg=dict(type='Pretrained', checkpoint='work_dirs/demo/vit/seed0/classify/epoch_8.pth'),
 )
 optim_wrapper = dict(
-    optimizer=dict(lr=1e-3),
+    optimizer=dict(lr=3e-4),
     # What is new learns faster than what is trained.
     paramwise_cfg=dict(custom_keys={'.gaug.': dict(lr_mult=10.0)}),
 )
