@@ -80,6 +80,7 @@ def _draw_gaug(figure, learned: dict[str, tuple[np.ndarray, np.ndarray]]) -> Non
     bottom.set_ylabel('logits')
     for axis in (top, bottom):
         axis.set_xlabel('block')
+        axis.margins(y=0.25)  # the legend's place
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
 
