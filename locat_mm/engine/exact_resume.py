@@ -53,18 +53,20 @@ class ExactResumeHook(Hook):
         loader: Any = loop.dataloader
         seed = int(runner.seed)
         sampler = _seed_loader(loader, seed)
-        done = loop.iter
-        if hasattr(loop, 'dataloader_iterator'):  # by iteration
-            loader._iterator = None  # workers that upstream's loop started already
-            iterator = type(loop.dataloader_iterator)(loader)
-            if not _is_infinite(sampler.sampler):
-                iterator._epoch, done = divmod(done, len(loader))
-                sampler.set_epoch(iterator._epoch)
-            waits = not hasattr(iterator, 'skip_iter')  # upstream asks for every batch
-            loop.dataloader_iterator = _Skipped(iterator, loop.iter if waits else 0)
-        else:
-            done -= loop.epoch * len(loader)
+        is_by_iter = hasattr(loop, 'dataloader_iterator')
+        epoch, done = loop.epoch, loop.iter
+        if not is_by_iter:
+            done -= epoch * len(loader)
+        elif not _is_infinite(sampler.sampler):
+            epoch, done = divmod(done, len(loader))
+            sampler.set_epoch(epoch)
         sampler.skip(done * loader.batch_sampler.batch_size)
+        if is_by_iter:  # upstream's iterator starts its workers at once: not before this point
+            loader._iterator = None
+            iterator = type(loop.dataloader_iterator)(loader)
+            iterator._epoch = epoch
+            asks_for_all = not hasattr(iterator, 'skip_iter')  # upstream, for what is to be skipped
+            loop.dataloader_iterator = _Skipped(iterator, loop.iter if asks_for_all else 0)
         if loop.iter:
             print_log(f'going on after iteration {loop.iter}, batch {done} of its pass', 'current')
 
