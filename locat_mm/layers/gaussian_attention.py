@@ -18,6 +18,7 @@ __all__ = [
     'GaussianAugmentedRopeAttention',
     'GaussianAugmentedWindowAttention',
     'RotaryAugmentation',
+    'WindowAugmentation',
 ]
 
 
@@ -164,14 +165,27 @@ class GaussianAugmentation(nn.Module):
 class RotaryAugmentation(GaussianAugmentation):
     """timm's global attention over prefix tokens and patches, rotary or not."""
 
-    def _forward(
+    def forward(
         self: Any,
         x: Tensor,
-        rope: Tensor | None,
-        attn_mask: Tensor | None,
-        is_causal: bool,
-        grid_size: tuple[int, int] | None,
+        rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        grid_size: tuple[int, int] | None = None,
     ) -> Tensor:
+        """
+        Args:
+            x: tokens ``[B, N, C]``, N = num_prefix_tokens + H·W, patches row-major.
+            rope: sine and cosine of every patch, broadcastable to
+                ``[B, heads, H·W, 2·head_dim]``.
+            attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedAttention`.
+
+        Returns:
+            tokens ``[B, N, C]``.
+
+        Raises:
+            ValueError: if N does not fit the grid, or ``is_causal`` is set.
+        """
         if is_causal:
             raise ValueError('a Gaussian bias over the image has no causal order: is_causal=True')
         grid_size = self._grid(x, grid_size)
@@ -231,7 +245,7 @@ class GaussianAugmentedAttention(RotaryAugmentation, Attention):
         Attention.__init__(self, dim, num_heads, **kwargs)
         self._add_gaug(grid_size, num_prefix_tokens, backend)
 
-    def forward(
+    def forward(  # type: ignore[override]  # the host's arguments, which have no rope
         self,
         x: Tensor,
         attn_mask: Tensor | None = None,
@@ -253,7 +267,7 @@ class GaussianAugmentedAttention(RotaryAugmentation, Attention):
         Raises:
             ValueError: if N does not fit the grid, or ``is_causal`` is set.
         """
-        return self._forward(x, None, attn_mask, is_causal, grid_size)
+        return super().forward(x, None, attn_mask, is_causal, grid_size)
 
 
 class GaussianAugmentedRopeAttention(RotaryAugmentation, AttentionRope):
@@ -269,44 +283,15 @@ class GaussianAugmentedRopeAttention(RotaryAugmentation, AttentionRope):
         if attn.qkv is None:
             raise ValueError('GAug supports AttentionRope with qkv_fused=True')
 
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        rope: Tensor | None = None,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        grid_size: tuple[int, int] | None = None,
-    ) -> Tensor:
-        """
-        Args:
-            x: tokens ``[B, N, C]``, N = num_prefix_tokens + H·W, patches row-major.
-            rope: sine and cosine of every patch, broadcastable to
-                ``[B, heads, H·W, 2·head_dim]``.
-            attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedAttention`.
 
-        Returns:
-            tokens ``[B, N, C]``.
-
-        Raises:
-            ValueError: if N does not fit the grid, or ``is_causal`` is set.
-        """
-        return self._forward(x, rope, attn_mask, is_causal, grid_size)
-
-
-class GaussianAugmentedWindowAttention(GaussianAugmentation, WindowAttention):
-    """Swin's window attention plus GAug: the grid is the window.
-
-    Made by :meth:`adopt`; the only new keys are ``gaug.*``. The Gaussian bias adds to the
-    relative position bias.
-    """
-
-    HOST = WindowAttention
+class WindowAugmentation(GaussianAugmentation):
+    """Attention in windows, with a relative position bias; the grid is the window."""
 
     @classmethod
     def fixed_grid(cls, attn: Any) -> tuple[int, int]:
         return attn.window_size
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             x: tokens of windows ``[B·W, N, C]``, the windows of an image together.
@@ -319,5 +304,14 @@ class GaussianAugmentedWindowAttention(GaussianAugmentation, WindowAttention):
         bias = self._get_rel_pos_bias()  # [1, heads, N, N]
         if mask is not None:
             bias = bias + mask[:, None]  # [W, heads, N, N]
-        x = self._attend(q, k, v, self.window_size, bias)
-        return self.proj_drop(self.proj(x))
+        return self.proj_drop(self.proj(self._attend(q, k, v, self.window_size, bias)))
+
+
+class GaussianAugmentedWindowAttention(WindowAugmentation, WindowAttention):
+    """Swin's window attention plus GAug.
+
+    Made by :meth:`adopt`; the only new keys are ``gaug.*``. The Gaussian bias adds to the
+    relative position bias.
+    """
+
+    HOST = WindowAttention

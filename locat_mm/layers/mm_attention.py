@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .gaussian_attention import GaussianAugmentation
+from .gaussian_attention import GaussianAugmentation, WindowAugmentation
 
-__all__ = ['BEiTAugmentation', 'WindowAugmentation']
+__all__ = ['BEiTAugmentation', 'MMWindowAugmentation']
 
 
 def _relative_position_bias(attn: Any) -> Tensor:
@@ -17,27 +17,11 @@ def _relative_position_bias(attn: Any) -> Tensor:
     return attn.relative_position_bias_table[index.flatten()].T.unflatten(1, index.shape)[None]
 
 
-class WindowAugmentation(GaussianAugmentation):
+class MMWindowAugmentation(WindowAugmentation):
     """GAug for ``WindowMSA``, inside every window."""
 
-    @classmethod
-    def fixed_grid(cls, attn: Any) -> tuple[int, int]:
-        return attn.window_size
-
-    def forward(self: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """
-        Args:
-            x: tokens of windows ``[B·W, N, C]``, the windows of an image together.
-            mask: additive, between the N tokens of each window, ``[W, N, N]``.
-
-        Returns:
-            tokens ``[B·W, N, C]``.
-        """
-        q, k, v = self._split_heads(self.qkv(x))
-        bias = _relative_position_bias(self)
-        if mask is not None:
-            bias = bias + mask[:, None]  # [W, heads, N, N]
-        return self.proj_drop(self.proj(self._attend(q, k, v, self.window_size, bias)))
+    def _get_rel_pos_bias(self) -> Tensor:
+        return _relative_position_bias(self)
 
 
 class BEiTAugmentation(GaussianAugmentation):

@@ -8,7 +8,7 @@ from mmpretrain.models.utils.attention import BEiTAttention, MultiheadAttention,
 from torch import Tensor, cat
 
 from .gaussian_attention import GaussianAugmentation
-from .mm_attention import BEiTAugmentation, WindowAugmentation
+from .mm_attention import BEiTAugmentation, MMWindowAugmentation
 
 __all__ = [
     'GaussianAugmentedAttentionWithRoPE',
@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 
-class GaussianAugmentedWindowMSA(WindowAugmentation, WindowMSA):
+class GaussianAugmentedWindowMSA(MMWindowAugmentation, WindowMSA):
     """mmpretrain's ``WindowMSA`` plus GAug."""
 
     HOST = WindowMSA

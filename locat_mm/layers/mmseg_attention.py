@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .gaussian_attention import GaussianAugmentation
-from .mm_attention import BEiTAugmentation, WindowAugmentation
+from .mm_attention import BEiTAugmentation, MMWindowAugmentation
 
 __all__ = [
     'GaussianAugmentedBEiTAttention',
@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-class GaussianAugmentedWindowMSA(WindowAugmentation, WindowMSA):
+class GaussianAugmentedWindowMSA(MMWindowAugmentation, WindowMSA):
     """mmseg's ``WindowMSA`` plus GAug."""
 
     HOST = WindowMSA

@@ -31,28 +31,6 @@ class GaussianAugmentedEvaAttention(RotaryAugmentation, eva.EvaAttention):
 
     HOST = eva.EvaAttention
 
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        rope: Tensor | None = None,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        grid_size: tuple[int, int] | None = None,
-    ) -> Tensor:
-        """
-        Args:
-            x: tokens ``[B, N, C]``, N = num_prefix_tokens + H·W, patches row-major.
-            rope, attn_mask, is_causal, grid_size: see
-                :class:`GaussianAugmentedRopeAttention`.
-
-        Returns:
-            tokens ``[B, N, C]``.
-
-        Raises:
-            ValueError: if N does not fit the grid, or ``is_causal`` is set.
-        """
-        return self._forward(x, rope, attn_mask, is_causal, grid_size)
-
     def _head_dim(self) -> int:
         return self.head_dim
 
