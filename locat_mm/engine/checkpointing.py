@@ -206,8 +206,11 @@ class SafeCheckpointHook(CheckpointHook):
             yield
         finally:
             self.file_backend = backend
+        best = {getattr(self, 'best_ckpt_path', None)}
+        best |= {*getattr(self, 'best_ckpt_path_dict', {}).values()}
         for path in outdated:  # only if nothing was raised
-            backend.remove(path)
+            if path not in best:  # written anew, under the same name
+                backend.remove(path)
 
 
 class _Steadfast:

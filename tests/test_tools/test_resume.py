@@ -1,5 +1,6 @@
 """A run that is stopped anywhere and resumed is, bit for bit, the run that never stopped."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -121,6 +122,32 @@ def test_another_seed_is_another_run(workplace, tmp_path, monkeypatch):
     )
     with pytest.raises(AssertionError):
         assert_equal(first, other)
+
+
+def test_a_full_disk_takes_no_checkpoint_away(workplace, tmp_path, monkeypatch):
+    """Only one is kept, and the old one is there until the new one stands."""
+    monkeypatch.chdir(workplace.folder)
+    sync, written = os.fsync, []
+
+    def full(descriptor):
+        name = os.readlink(f'/proc/self/fd/{descriptor}')
+        if 'iter_' in name:
+            written.append(name)
+            if len(written) == 2:
+                assert (tmp_path / 'iter_2.pth').exists()
+                raise OSError(errno.ENOSPC, 'No space left on device')
+        sync(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', full)
+    changes = {'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': 1}
+    with pytest.raises(OSError, match='No space left'):
+        train('vit_segment', tmp_path, **changes)
+    assert [path.name for path in tmp_path.glob('*iter_*')] == ['iter_2.pth']
+    assert not list(tmp_path.glob('.*.tmp'))
+    assert find_resumable(tmp_path) == str(tmp_path / 'iter_2.pth')
+    monkeypatch.setattr(os, 'fsync', sync)
+    train('vit_segment', tmp_path, resume=True, **changes)
+    assert [path.name for path in tmp_path.glob('*iter_*')] == ['iter_12.pth']
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
