@@ -4,6 +4,7 @@ import atexit
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import zipfile
@@ -13,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
 from ..registry import HOOKS, register
 
@@ -25,6 +26,8 @@ __all__ = ['SafeCheckpointHook', 'find_resumable']
 
 #: Of a process that a SIGTERM ended.
 PREEMPTED = 128 + signal.SIGTERM
+#: The file that it saved.
+_PREEMPTED_NAME = re.compile(r'epoch_\d+_iter_\d+\.pth')
 
 
 class AtomicBackend(LocalBackend):
@@ -74,7 +77,12 @@ class SafeCheckpointHook(CheckpointHook):
     new one stands. On SIGTERM, which Slurm sends before it preempts a job, training saves after
     the running iteration and exits with 143; ``--resume`` goes on from there, in the middle of
     an epoch if need be (exactly, with :class:`ExactResumeHook`). A SIGTERM during validation
-    waits for its end.
+    waits for its end. With several processes it does not matter how many of them get the signal:
+    one saves and all exit. What a SIGTERM saved goes with the next regular checkpoint, unless all
+    are kept.
+
+    A run that is resumed from where a validation was due validates first: the kill may have cut
+    that short.
 
     Remote files (``out_dir`` with a scheme, or ``backend_args``) are written by mmengine's
     backend for them.
@@ -104,12 +112,16 @@ class SafeCheckpointHook(CheckpointHook):
     def before_train(self, runner: Runner) -> None:
         """Prepare the folder, and listen for SIGTERM."""
         super().before_train(runner)
+        # The base class has forgotten it, and would then save no best score before the next save.
+        self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
         if type(self.file_backend) is LocalBackend:
             self.file_backend = AtomicBackend()
             self.backend_args = dict(backend='locat_mm_atomic')
             if is_main_process():
                 for leftover in Path(self.out_dir).glob('.*.tmp'):  # of a kill in mid-save
                     leftover.unlink(missing_ok=True)
+                # A kill after the save may have come before the removal.
+                self._remove(runner.message_hub.runtime_info.get('outdated_ckpt_id'))
         # Python hands signals to the main thread alone.
         if self.save_on_sigterm and threading.current_thread() is threading.main_thread():
             self._handler_before = signal.signal(signal.SIGTERM, self._on_sigterm)
@@ -117,6 +129,9 @@ class SafeCheckpointHook(CheckpointHook):
                 if loop is not None:
                     loop.dataloader.worker_init_fn = _Steadfast(loop.dataloader.worker_init_fn)
             atexit.register(_end_workers)
+        if runner.iter and _validation_is_due(runner):
+            runner.logger.info('a validation is due where this run goes on')
+            runner.val_loop.run()
 
     def after_train(self, runner: Runner) -> None:
         super().after_train(runner)
@@ -136,6 +151,7 @@ class SafeCheckpointHook(CheckpointHook):
         if self._must_stop(runner):
             name = f'epoch_{runner.epoch}_iter_{runner.iter + 1}.pth'
             self._save(runner, name, dict(epoch=runner.epoch, iter=runner.iter + 1))
+            barrier()  # a launcher may kill all soon after the first has gone
             runner.logger.warning(
                 f'SIGTERM: saved {name} and stopped; the same command with --resume goes on'
             )
@@ -146,8 +162,7 @@ class SafeCheckpointHook(CheckpointHook):
 
     def _must_stop(self, runner: Runner) -> bool:
         step = runner.iter + 1
-        # Gradients that wait for more batches are in no checkpoint.
-        if step % getattr(runner.optim_wrapper, '_accumulative_counts', 1):
+        if _gradients_wait(runner, step):
             return False
         if get_world_size() == 1:
             return self._terminated
@@ -158,6 +173,11 @@ class SafeCheckpointHook(CheckpointHook):
         return bool(terminated)
 
     def _save(self, runner: Runner, name: str, meta: dict) -> None:
+        if _gradients_wait(runner, meta['iter']):
+            runner.logger.warning(
+                f'{name} lacks the gradients that wait for more batches (accumulative_counts): a '
+                'run that is resumed from it takes a smaller step. Save at a multiple of it.'
+            )
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
@@ -177,19 +197,30 @@ class SafeCheckpointHook(CheckpointHook):
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """The base class's, in another order: the old file goes last."""
         outdated = None
-        kept = self.keep_ckpt_ids
-        if self.max_keep_ckpts > 0 and not (kept and kept[-1] == step):
+        kept = self.keep_ckpt_ids if self.max_keep_ckpts > 0 else None
+        if kept is not None and not (kept and kept[-1] == step):
             if len(kept) == self.max_keep_ckpts:
                 outdated = kept.popleft()
             kept.append(step)
             runner.message_hub.update_info('keep_ckpt_ids', list(kept))
+            runner.message_hub.update_info('outdated_ckpt_id', outdated)
         self._save(runner, self.filename_tmpl.format(step), meta)
-        if outdated is not None and is_main_process():
-            path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(outdated))
-            if self.file_backend.isfile(path):
-                self.file_backend.remove(path)
-            elif self.file_backend.isdir(path):  # a sharded one
-                self.file_backend.rmtree(path)
+        if is_main_process():
+            self._remove(outdated)
+            if self.max_keep_ckpts > 0 and isinstance(self.file_backend, AtomicBackend):
+                for path in Path(self.out_dir).iterdir():
+                    if _PREEMPTED_NAME.fullmatch(path.name):
+                        path.unlink()
+
+    def _remove(self, step: int | None) -> None:
+        """Remove the checkpoint of a step, if there is one."""
+        if step is None:
+            return
+        path = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+        if self.file_backend.isfile(path):
+            self.file_backend.remove(path)
+        elif self.file_backend.isdir(path):  # a sharded one
+            self.file_backend.rmtree(path)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         with self._removing_later():
@@ -211,6 +242,28 @@ class SafeCheckpointHook(CheckpointHook):
         for path in outdated:  # only if nothing was raised
             if path not in best:  # written anew, under the same name
                 backend.remove(path)
+
+
+def _gradients_wait(runner: Runner, step: int) -> bool:
+    """Whether gradients wait for more batches after so many iterations; no checkpoint has them."""
+    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+    return step % counts != 0 and step < runner.max_iters
+
+
+def _validation_is_due(runner: Runner) -> bool:
+    """Whether the training loop validates at just the iteration where a run was resumed."""
+    loop: Any = runner.train_loop
+    stock = (EpochBasedTrainLoop, IterBasedTrainLoop)
+    if runner.val_loop is None or not isinstance(loop, stock):
+        return False
+    loop._decide_current_val_interval()
+    if isinstance(loop, IterBasedTrainLoop):
+        step, last = loop.iter, loop.max_iters
+    elif loop.iter == loop.epoch * len(loop.dataloader):
+        step, last = loop.epoch, loop.max_epochs
+    else:  # amid an epoch
+        return False
+    return step >= loop.val_begin and (step % loop.val_interval == 0 or step == last)
 
 
 class _Steadfast:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_reduce, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 
 from ..registry import HOOKS, register
@@ -37,26 +38,40 @@ class ExactResumeHook(Hook):
     middle of an epoch too.
 
     In a config: ``custom_hooks=[dict(type='locat_mm.ExactResumeHook')]`` with a fixed
-    ``randomness.seed``. Exact on CPUs; on GPUs as far as the kernels are deterministic. A run
-    that is resumed on another number of processes goes on with a warning: batches differ.
+    ``randomness.seed``. Exact on CPUs; on GPUs as far as the kernels are deterministic. With three
+    processes and more, DDP sums gradients in another order from its second iteration on, unless
+    ``find_unused_parameters=True``; a resumed run begins with a first one, and says so. A run
+    that is resumed on another number of processes, with another batch size or on other data goes
+    on with a warning that says what changed: batches differ. An epoch is taken up at the same part
+    of it.
 
     Raises:
+        RuntimeError: if the processes are not resumed from the same iteration, as when only one
+            node has the checkpoint.
         ValueError: if the training data is not sampled by a batch sampler around a sampler.
     """
 
     #: Before hooks that draw numbers or read the loader.
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._resumed: dict = {}  # meta of the checkpoint
+
     def before_train(self, runner: Runner) -> None:
         """Seed the data loader by position, and skip what was trained on."""
         loop: Any = runner.train_loop
         loader: Any = loop.dataloader
-        seed = int(runner.seed)
+        seed = _common_seed(runner)
+        _check_agreement(loop.iter)
         sampler = _seed_loader(loader, seed)
         is_by_iter = hasattr(loop, 'dataloader_iterator')
         epoch, done = loop.epoch, loop.iter
+        self._warn(runner, is_by_iter)
+        _warn_of_order(runner)
         if not is_by_iter:
-            done -= epoch * len(loader)
+            length = self._resumed.get('epoch_length', len(loader))
+            done = (done - epoch * length) * len(loader) // length
+            loop._iter = epoch * len(loader) + done
         elif not _is_infinite(sampler.sampler):
             epoch, done = divmod(done, len(loader))
             sampler.set_epoch(epoch)
@@ -72,25 +87,70 @@ class ExactResumeHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         """Seed what the iteration draws: dropout, stochastic depth, mixing of images."""
-        _seed_everything(_mix(int(runner.seed), _STEP, get_rank(), runner.iter))
+        _seed_everything(_mix(_common_seed(runner), _STEP, get_rank(), runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['meta']['world_size'] = get_world_size()
+        """Note what batches depend on."""
+        checkpoint['meta'].update(_circumstances(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if runner._resume:
+            self._resumed = checkpoint.get('meta', {})
+
+    def _warn(self, runner: Runner, is_by_iter: bool) -> None:
         """Say what is not exact."""
-        if not runner._resume:
+        changes = [
+            f'{name} was {self._resumed[name]} and is {value}'
+            for name, value in _circumstances(runner).items()
+            if self._resumed.get(name, value) != value
+        ]
+        if not changes:
             return
-        saved = checkpoint.get('meta', {})
-        now = dict(world_size=get_world_size(), seed=runner.seed)
-        for name, value in now.items():
-            if saved.get(name, value) != value:
-                print_log(
-                    f'{name} was {saved[name]} and is {value}: the run goes on, with other batches '
-                    'and random numbers than it would have had',
-                    'current',
-                    logging.WARNING,
-                )
+        text = 'the run goes on with other batches and random numbers than it would have had'
+        if not is_by_iter and 'epoch_length' in changes[-1]:
+            text += ', and its learning rate, where it is scheduled by iteration, ends elsewhere'
+        print_log(f'{", ".join(changes)}: {text}', 'current', logging.WARNING)
+
+
+def _circumstances(runner: Runner) -> dict[str, int]:
+    """What batches depend on, beside the seed, which a resumed run takes over."""
+    loader: Any = runner.train_dataloader
+    return dict(
+        world_size=get_world_size(),
+        batch_size=loader.batch_sampler.batch_size,
+        epoch_length=len(loader),
+    )
+
+
+def _common_seed(runner: Runner) -> int:
+    """The seed of all processes; the rank comes in later, where it belongs."""
+    differs = runner._randomness_cfg.get('diff_rank_seed', False)
+    return int(runner.seed) - (get_rank() if differs else 0)
+
+
+def _warn_of_order(runner: Runner) -> None:
+    """DDP rebuilds its buckets after the first iteration, of a resumed run too."""
+    model: Any = runner.model
+    if not runner.iter or get_world_size() < 3 or not isinstance(model, DistributedDataParallel):
+        return
+    if not model.find_unused_parameters:
+        print_log(
+            f'{get_world_size()} processes sum the first gradients of a resumed run in another '
+            'order: it goes on up to rounding; exactly with find_unused_parameters=True from the '
+            'start',
+            'current',
+            logging.WARNING,
+        )
+
+
+def _check_agreement(iteration: int) -> None:
+    ends = torch.tensor([iteration, -iteration])
+    all_reduce(ends, 'max')
+    if ends.sum():
+        raise RuntimeError(
+            f'processes are resumed from different iterations, {-int(ends[1])} to {int(ends[0])}: '
+            'every node needs the same checkpoints in its work directory'
+        )
 
 
 class SeededIndex(int):

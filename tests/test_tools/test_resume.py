@@ -11,7 +11,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from locat_mm.engine import build_runner, find_resumable, load_config
+from locat_mm.engine import build_runner, exact_resume, find_resumable, load_config
+from locat_mm.engine.checkpointing import SafeCheckpointHook
 
 from .conftest import demo_config
 
@@ -21,6 +22,7 @@ SETTINGS = {
         'train_cfg.max_epochs': 3,
         'train_dataloader.batch_size': 32,  # 4 iterations an epoch
         'train_dataloader.num_workers': 2,
+        'model.backbone.arch.depth': 2,
         'model.backbone.drop_path_rate': 0.3,
         'model.train_cfg': dict(augments=dict(type='Mixup', alpha=0.8)),
         'default_hooks.checkpoint.interval': 1,
@@ -33,6 +35,7 @@ SETTINGS = {
         'train_dataloader.num_workers': 2,
         'model.backbone.init_cfg': None,
         'model.backbone.frozen': False,
+        'model.backbone.arch.depth': 2,
         'model.backbone.drop_path_rate': 0.3,
         'param_scheduler.0.total_steps': 12,
         'default_hooks.checkpoint.interval': 5,
@@ -55,15 +58,31 @@ class Stop(Hook):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def train(name, work_dir, resume=False, stop=None, **changes):
+class StopInValidation(Hook):
+    """Ends a run in the validation after so many iterations; notes all validations."""
+
+    def __init__(self, after=None):
+        self.after, self.validated = after, []
+
+    def before_val(self, runner):
+        self.validated.append(runner.iter)
+        if runner.iter == self.after:
+            raise KeyboardInterrupt
+
+
+def train(name, work_dir, resume=False, stop=None, hook=None, **changes):
     """Train a demo config; returns its last checkpoint's path."""
     cfg = load_config(str(demo_config(name)), {**SETTINGS[name], **changes}, str(work_dir))
     for transform in reversed(RANDOM if 'classify' in name else RANDOM[:1]):
         cfg.train_dataloader.dataset.pipeline.insert(1, dict(transform))
     cfg.resume = resume
+    # Laying out the config, which is in every checkpoint, would cost more than the training.
+    object.__setattr__(cfg, '_format_python_code', False)
     runner = build_runner(cfg)
     if stop is not None:
         runner.register_hook(Stop(*stop))
+    if hook is not None:
+        runner.register_hook(hook)
     try:
         runner.train()
     finally:
@@ -106,7 +125,9 @@ def test_resumed_equals_uninterrupted(whole_run, by, tmp_path, workplace, monkey
     if stop[1] == 'term':
         assert stopped.value.code == 143
         assert f'iter_{stop[0] + 1}' in (tmp_path / 'last_checkpoint').read_text()
-    assert_equal(train(name, tmp_path, resume=True), expected)
+    # A resumed run takes its seed over, so another one changes nothing.
+    assert_equal(train(name, tmp_path, resume=True, **{'randomness.seed': 5}), expected)
+    assert not list(tmp_path.glob('epoch_*_iter_*')), 'what SIGTERM saved has been superseded'
 
 
 def test_another_seed_is_another_run(workplace, tmp_path, monkeypatch):
@@ -122,6 +143,72 @@ def test_another_seed_is_another_run(workplace, tmp_path, monkeypatch):
     )
     with pytest.raises(AssertionError):
         assert_equal(first, other)
+
+
+@pytest.mark.parametrize(
+    'name, changes, cut, made_up',
+    [
+        ('locatvit_classify', {'train_cfg.val_interval': 2}, 12, [12]),
+        ('vit_segment', {'train_cfg.val_interval': 5}, 10, [10, 12]),
+    ],
+)
+def test_a_validation_that_was_cut_short_is_made_up(
+    name, changes, cut, made_up, workplace, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(workplace.folder)
+    with pytest.raises(KeyboardInterrupt):
+        train(name, tmp_path, hook=StopInValidation(cut), **changes)
+    resumed = StopInValidation()
+    train(name, tmp_path, resume=True, hook=resumed, **changes)
+    assert resumed.validated == made_up
+
+
+def test_another_batch_size_is_told_and_goes_on_from_the_same_part(
+    workplace, tmp_path, monkeypatch
+):
+    """Stopped after 3 of 4 batches of the second epoch: 6 of 8 when they are half as large."""
+    monkeypatch.chdir(workplace.folder)
+    with pytest.raises(SystemExit):
+        train('locatvit_classify', tmp_path, stop=(6, 'term'))
+    last = train('locatvit_classify', tmp_path, True, **{'train_dataloader.batch_size': 16})
+    log = '\n'.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert 'batch_size was 32 and is 16, epoch_length was 4 and is 8: the run goes on with' in log
+    assert 'going on after iteration 14, batch 6 of its pass' in log
+    assert torch.load(last, weights_only=False)['meta']['iter'] == 24
+
+
+def test_processes_that_resume_from_different_iterations_fail(workplace, tmp_path, monkeypatch):
+    """As where only one node has the checkpoint; the other starts anew."""
+    monkeypatch.chdir(workplace.folder)
+    ends = torch.tensor([6, 0])
+    monkeypatch.setattr(exact_resume, 'all_reduce', lambda data, op: data.copy_(ends))
+    with pytest.raises(RuntimeError, match='different iterations, 0 to 6'):
+        train('vit_segment', tmp_path)
+
+
+def test_waiting_gradients_are_told(workplace, tmp_path, monkeypatch):
+    """A checkpoint between two steps of the optimizer lacks what the next one sums."""
+    monkeypatch.chdir(workplace.folder)
+    train('vit_segment', tmp_path, **{'optim_wrapper.accumulative_counts': 4})
+    log = '\n'.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert [f'iter_{step}.pth lacks the gradients' in log for step in (5, 10, 12)] == [1, 1, 0]
+
+
+def test_a_kill_before_the_removal_leaves_nothing_behind(workplace, tmp_path, monkeypatch):
+    """Killed when the new checkpoint stands and the outdated one does too."""
+    monkeypatch.chdir(workplace.folder)
+    changes = {'default_hooks.checkpoint.interval': 4, 'default_hooks.checkpoint.max_keep_ckpts': 1}
+
+    def killed(self, step):
+        if step is not None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SafeCheckpointHook, '_remove', killed)
+        train('vit_segment', tmp_path, **changes)
+    assert {path.name for path in tmp_path.glob('iter_*')} == {'iter_4.pth', 'iter_8.pth'}
+    train('vit_segment', tmp_path, resume=True, **changes)
+    assert {path.name for path in tmp_path.glob('iter_*')} == {'iter_12.pth'}
 
 
 def test_a_full_disk_takes_no_checkpoint_away(workplace, tmp_path, monkeypatch):

@@ -1,0 +1,91 @@
+"""Training that is killed and resumed, over and over: the program of reliability/ in small."""
+
+import re
+import signal
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope='module')
+def clean():
+    """A process without the threads and settings of other tests, from which runs can fork."""
+    sys.path.insert(0, str(ROOT / 'reliability'))
+    try:
+        with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
+            yield pool
+    finally:
+        sys.path.remove(str(ROOT / 'reliability'))
+
+
+def kill(folder: Path) -> int:
+    import kills
+
+    arguments = ['--kills', '10', '--per-run', '3', '--seed', '6']
+    return kills.main([*arguments, '--work-dir', str(folder), '--out', str(folder / 'kills.log')])
+
+
+def test_ten_kills(clean, tmp_path):
+    assert clean.submit(kill, tmp_path).result(timeout=300) == 0
+    lines = (tmp_path / 'kills.log').read_text().splitlines()
+    kills = [line for line in lines if re.match(r' *\d+  (epoch|iteration) ', line)]
+    assert len(kills) == 10
+    for what, at_least in {'epoch': 2, 'iteration': 2, '2 process': 2, ' in saving ': 2}.items():
+        assert sum(what in line for line in kills) >= at_least, what
+    runs = [line for line in lines if re.match(r' *run \d+:', line)]
+    assert len(runs) >= 4 and all(line.endswith('bit-equal') for line in runs)
+
+
+def stop_three(folder: Path) -> tuple[list[list[int]], list[str]]:
+    """Three processes without a stop, and with a SIGTERM to one of them amid the second epoch."""
+    import os
+
+    from attempts import Forked, Plan, differences, last_checkpoint, write_data
+
+    write_data(folder)
+    os.chdir(folder)
+    codes = [Forked(Plan('epoch', 3, 0, folder / 'whole')).wait()]
+    attempt = Forked(Plan('epoch', 3, 0, folder / 'run'))
+    while attempt.poll() and attempt.numbers()[0] < 5:
+        time.sleep(0.01)
+    attempt.strike(signal.SIGTERM, rank=1)
+    codes += [attempt.wait(), Forked(Plan('epoch', 3, 0, folder / 'run')).wait()]
+    return codes, differences(last_checkpoint(folder / 'run'), last_checkpoint(folder / 'whole'))
+
+
+def test_three_processes(clean, tmp_path):
+    codes, differing = clean.submit(stop_three, tmp_path).result(timeout=120)
+    assert codes == [[0] * 3, [143] * 3, [0] * 3]
+    assert not differing
+
+
+def change_processes(folder: Path) -> tuple[list[int], list[int], str, int]:
+    """Two processes until a SIGTERM to one of them, then one."""
+    import os
+
+    import torch
+    from attempts import Forked, Plan, last_checkpoint, write_data
+
+    write_data(folder)
+    os.chdir(folder)
+    two = Forked(Plan('epoch', 2, 0, folder / 'run'))
+    while two.poll() and two.numbers()[0] < 6:
+        time.sleep(0.01)
+    two.strike(signal.SIGTERM, rank=1)
+    codes = two.wait()
+    one = Forked(Plan('epoch', 1, 0, folder / 'run'))
+    then = one.wait()
+    checkpoint = torch.load(last_checkpoint(folder / 'run'), weights_only=False)
+    return codes, then, one.said(), checkpoint['meta']['iter']
+
+
+def test_another_number_of_processes_is_told(clean, tmp_path):
+    codes, then, log, iteration = clean.submit(change_processes, tmp_path).result(timeout=120)
+    assert (codes, then, iteration) == ([143, 143], [0], 12)
+    assert 'world_size was 2 and is 1, batch_size was 16 and is 32: the run goes on with' in log
