@@ -1,5 +1,18 @@
-"""Transforms that stock pipelines lack."""
+"""Transforms that stock pipelines lack, and broken data found by name."""
 
+from .damage import BadSampleError, check_end, find_damage
+from .guarded import GuardedPipeline, SkipLog, leaves
+from .listing import check_sources, missing_files
 from .transforms import CheckAnnotations
 
-__all__ = ['CheckAnnotations']
+__all__ = [
+    'BadSampleError',
+    'CheckAnnotations',
+    'GuardedPipeline',
+    'SkipLog',
+    'check_end',
+    'check_sources',
+    'find_damage',
+    'leaves',
+    'missing_files',
+]

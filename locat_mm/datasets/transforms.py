@@ -4,6 +4,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 
 from ..registry import TRANSFORMS
+from .damage import BadSampleError
 
 __all__ = ['CheckAnnotations']
 
@@ -32,31 +33,37 @@ class CheckAnnotations(BaseTransform):
     def transform(self, results: dict) -> dict | None:
         """
         Raises:
-            ValueError: with the file's name, if the mask and the image differ in size or a
-                class is out of range.
+            BadSampleError: a ValueError with the file's name, if the mask and the image differ in
+                size or a class is out of range.
         """
         if 'gt_seg_map' in results:
             self._check_mask(results['gt_seg_map'], results)
         if 'gt_label' in results:
             labels = np.asarray(results['gt_label'])
-            if labels.min() < 0 or labels.max() >= self.num_classes:
-                raise ValueError(
-                    f'{results["img_path"]}: label {labels.tolist()} is outside the '
-                    f'{self.num_classes} classes'
+            if labels.size and (labels.min() < 0 or labels.max() >= self.num_classes):
+                raise BadSampleError(
+                    f'{results.get("img_path", "a sample")}: label {labels.tolist()} is outside '
+                    f'the {self.num_classes} classes',
+                    'label out of range',
                 )
         return results
 
     def _check_mask(self, mask: np.ndarray, results: dict) -> None:
         path, shape = results['seg_map_path'], results['ori_shape'][:2]
+        if mask.ndim < 2 and mask.size == shape[0] * shape[1]:
+            # LoadAnnotations squeezes the axis of a single pixel away.
+            mask = results['gt_seg_map'] = mask.reshape(shape)
         if mask.shape != tuple(shape):
-            raise ValueError(
+            raise BadSampleError(
                 f'{path}: the mask has shape {mask.shape}, its image '
-                f'{results["img_path"]} {tuple(shape)}'
+                f'{results["img_path"]} {tuple(shape)}',
+                'mask of another size',
             )
         labelled = mask[mask != self.ignore_index]
         if labelled.size and labelled.max() >= self.num_classes:
-            raise ValueError(
-                f'{path}: class {int(labelled.max())} is outside the {self.num_classes} classes'
+            raise BadSampleError(
+                f'{path}: class {int(labelled.max())} is outside the {self.num_classes} classes',
+                'class out of range',
             )
 
     def __repr__(self) -> str:

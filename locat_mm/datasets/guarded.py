@@ -1,0 +1,162 @@
+"""A data set's pipeline that names the file at which it fails, or passes over it."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmcv.transforms import LoadAnnotations
+from mmengine.dataset import BaseDataset
+
+from .damage import BadSampleError, check_end, find_damage
+from .transforms import CheckAnnotations
+
+__all__ = ['GuardedPipeline', 'SkipLog', 'leaves']
+
+#: Keys of a sample that hold a file's path.
+PATHS = ('img_path', 'img_path2', 'seg_map_path', 'depth_map_path')
+
+
+@dataclass
+class SkipLog:
+    """The samples that were passed over, in a file that all workers of a process append to.
+
+    Args:
+        path: the file; a line is a sample's file, a tab and what is wrong.
+        max_skipped: samples after which it is an error.
+    """
+
+    path: str
+    max_skipped: int
+
+    def read(self) -> dict[str, str]:
+        """File -> what is wrong with it."""
+        if not os.path.exists(self.path):
+            return {}
+        lines = Path(self.path).read_text().splitlines()
+        return {name: problem for name, _, problem in (line.partition('\t') for line in lines)}
+
+    def add(self, name: str, problem: str) -> None:
+        """
+        Raises:
+            BadSampleError: if it is one too many.
+        """
+        known = self.read()
+        if name in known:
+            return
+        if len(known) >= self.max_skipped:
+            raise BadSampleError(
+                f'{problem}. More than max_skipped={self.max_skipped} samples are broken; '
+                f'{self.path} has the others'
+            )
+        with open(self.path, 'a') as file:  # short lines that are appended do not mix
+            file.write(f'{name}\t{" ".join(problem.split())}\n')
+
+
+class GuardedPipeline:
+    """Calls a pipeline, and turns its failures into errors that name the sample's files.
+
+    Only after a failure the files are examined. If one of them is broken, or an annotation does
+    not fit (:class:`CheckAnnotations`, which is added where annotations are loaded without it),
+    that is a :class:`BadSampleError` or, with a log to put it in, the sample is passed over.
+    All else, such as a mistake in a transform, is always an error.
+
+    Args:
+        dataset: whose pipeline it is.
+        skipped: where to note what is passed over; None to raise.
+        hint: what to do, for the end of the message.
+
+    Raises:
+        ValueError: if samples are to be passed over in a data set that does not take another
+            one in their place.
+    """
+
+    def __init__(self, dataset: Any, skipped: SkipLog | None = None, hint: str = '') -> None:
+        self.inner = dataset.pipeline
+        self.skipped = skipped
+        self.hint = hint
+        can_skip = isinstance(dataset, BaseDataset) and not dataset.test_mode
+        if skipped is not None and not can_skip:
+            raise ValueError(
+                f"{type(dataset).__name__} takes no other sample for one that is broken: on_error='"
+                "skip' needs a data set of mmengine's kind with test_mode=False"
+            )
+        found = [getattr(t, 'backend_args', None) for t in self.transforms]
+        self.backend_args = next((a for a in found if a), getattr(dataset, 'backend_args', None))
+        _check_annotations(self.transforms, dataset)
+
+    @property
+    def transforms(self) -> list:
+        return getattr(self.inner, 'transforms', [])
+
+    def __call__(self, data: dict) -> dict | None:
+        """
+        Raises:
+            BadSampleError: if a file or an annotation is broken.
+            RuntimeError: if the pipeline fails on files that are whole.
+        """
+        paths = [data[key] for key in PATHS if isinstance(data.get(key), str)]
+        try:
+            if not self.backend_args:
+                for path in paths:
+                    if '://' not in path:
+                        check_end(path)
+            return self.inner(data)
+        except Exception as error:  # sorted out, and never lost
+            problem = self._explain(error, paths)
+            if problem is None:
+                if not paths:
+                    raise
+                raise RuntimeError(
+                    f'{", ".join(paths)}: read without a fault, but the pipeline fails on it with '
+                    f'{type(error).__name__}: {error}'
+                ) from error
+        if self.skipped is None:
+            raise BadSampleError(f'{problem}. {self.hint}'.rstrip(' '), problem.kind) from None
+        self.skipped.add(paths[0], str(problem))
+        return None
+
+    def _explain(self, error: Exception, paths: list[str]) -> BadSampleError | None:
+        if isinstance(error, BadSampleError):
+            return error
+        for path in paths:
+            damage = find_damage(path, self.backend_args)
+            if damage is not None:
+                is_missing = 'cannot be read' in damage
+                return BadSampleError(f'{path} {damage}', 'unreadable' if is_missing else 'damaged')
+        return None
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.inner!r})'
+
+
+def leaves(dataset: Any) -> Iterator[Any]:
+    """The data sets inside wrappers such as ConcatDataset and RepeatDataset, or itself."""
+    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
+    if inner is None:
+        yield dataset
+        return
+    for child in inner if isinstance(inner, (list, tuple)) else [inner]:
+        yield from leaves(child)
+
+
+def _check_annotations(transforms: list, dataset: Any) -> None:
+    """Add the check of annotations behind the transform that loads them."""
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    if not classes or any(isinstance(t, CheckAnnotations) for t in transforms):
+        return
+    ignore_index = getattr(dataset, 'ignore_index', 255)
+    loading = [i for i, t in enumerate(transforms) if isinstance(t, LoadAnnotations)]
+    if loading:
+        transforms.insert(loading[-1] + 1, CheckAnnotations(len(classes), ignore_index))
+    elif transforms and _has_classes(dataset):
+        transforms.insert(0, CheckAnnotations(len(classes), ignore_index))
+
+
+def _has_classes(dataset: Any) -> bool:
+    """Whether labels are numbers of classes, and not those of several tasks."""
+    label = dataset.get_data_info(0).get('gt_label') if isinstance(dataset, BaseDataset) else None
+    first = label[0] if isinstance(label, (list, tuple)) and label else label
+    return isinstance(first, (int, np.integer))

@@ -1,0 +1,93 @@
+"""Files that a data set lists and does not have, found before it is used."""
+
+import inspect
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from mmengine.fileio import list_dir_or_file
+from mmengine.registry import DATASETS
+
+from .guarded import PATHS
+
+__all__ = ['check_sources', 'missing_files']
+
+
+def missing_files(dataset: Any) -> list[str]:
+    """Images and masks that a data set names and that are not there.
+
+    Every folder is listed once, which network file systems do faster than asking for every file.
+    Images that were listed from a folder are there; remote files are not looked for.
+
+    Args:
+        dataset: one of mmengine's kind, no wrapper.
+
+    Returns:
+        their paths, in the data set's order.
+    """
+    first = dataset.get_data_info(0) if len(dataset) else {}
+    was_listed = not getattr(dataset, 'ann_file', None) or os.path.isdir(dataset.ann_file)
+    keys = [key for key in PATHS if isinstance(first.get(key), str)]
+    if was_listed and 'img_path' in keys:
+        keys.remove('img_path')
+    if not keys or getattr(dataset, 'backend_args', None):
+        return []
+    folders: dict[str, set[str]] = defaultdict(set)
+    missing = []
+    for index in range(len(dataset)):
+        info = dataset.get_data_info(index)
+        for path in (info[key] for key in keys if info.get(key)):
+            folder, name = os.path.split(path)
+            if '://' in path:
+                continue
+            if folder not in folders:
+                folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+            if name not in folders[folder]:
+                missing.append(path)
+    return missing
+
+
+def check_sources(loader: str, cfg: dict, scope: str) -> None:
+    """Find what would make a data set empty, before it is built and fails without a name.
+
+    Args:
+        loader: whose data set it is, for the message.
+        cfg: of a data set.
+        scope: of its type.
+
+    Raises:
+        FileNotFoundError: if its split or a folder is not there.
+        ValueError: if its split names nothing, or its folder has no file of the suffix.
+    """
+    root, split = str(cfg.get('data_root') or ''), cfg.get('ann_file')
+    if '://' in root or cfg.get('backend_args'):
+        return
+    if split:
+        path = Path(root, split)
+        if not path.is_file():
+            raise FileNotFoundError(f'{loader}: there is no file {path}, the split (ann_file)')
+        if path.suffix == '.txt' and not path.read_text().strip():
+            raise ValueError(f'{loader}: {path}, the split (ann_file), names no sample')
+    prefix = cfg.get('data_prefix') or {}
+    folders = prefix if isinstance(prefix, dict) else {'img_path': prefix}
+    for key, folder in folders.items():
+        if not isinstance(folder, str) or '://' in folder:
+            continue
+        path = Path(root, folder)
+        if not path.exists():
+            raise FileNotFoundError(f'{loader}: there is no folder {path} (data_prefix.{key})')
+        if key == 'img_path' and not split and path.is_dir():
+            suffix = cfg.get('img_suffix') or _default_suffix(cfg['type'], scope)
+            if next(iter(list_dir_or_file(path, False, True, suffix, True)), None) is None:
+                raise ValueError(
+                    f'{loader}: {path} (data_prefix.{key}) has no file'
+                    + (f' that ends in {suffix!r} (img_suffix)' if suffix else '')
+                )
+
+
+def _default_suffix(kind: str | type, scope: str) -> str | None:
+    with DATASETS.switch_scope_and_registry(scope) as registry:
+        cls = registry.get(kind) if isinstance(kind, str) else kind
+    parameter = inspect.signature(cls).parameters.get('img_suffix') if cls else None
+    return parameter.default if parameter else None
