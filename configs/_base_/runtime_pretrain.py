@@ -7,6 +7,8 @@ default_hooks = dict(
     checkpoint=dict(type='locat_mm.SafeCheckpointHook', interval=1, max_keep_ckpts=3),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     exact_resume=dict(type='locat_mm.ExactResumeHook'),
+    non_finite=dict(type='locat_mm.NonFiniteHook'),
+    data_guard=dict(type='locat_mm.DataGuardHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
 env_cfg = dict(

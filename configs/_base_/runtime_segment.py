@@ -9,6 +9,8 @@ default_hooks = dict(
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     exact_resume=dict(type='locat_mm.ExactResumeHook'),
+    non_finite=dict(type='locat_mm.NonFiniteHook'),
+    data_guard=dict(type='locat_mm.DataGuardHook'),
     visualization=dict(type='SegVisualizationHook'),
 )
 env_cfg = dict(

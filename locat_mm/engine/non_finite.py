@@ -1,0 +1,194 @@
+"""Losses, gradients and weights that are not finite: what is done, and where they began."""
+
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+
+from ..checkpoint import read_state_dict
+from ..registry import HOOKS, register
+from .checkpointing import find_resumable
+from .exact_resume import ExactResumeHook
+from .non_finite_source import bad_names, find_source, state_of
+from .reporting import listed
+
+__all__ = ['NonFiniteHook']
+
+
+@register(HOOKS)
+class NonFiniteHook(Hook):
+    """Keeps NaN and infinity out of the weights, stops a run that makes them, and says where.
+
+    A step whose gradients are not finite is not taken, so that the weights stay good. After
+    ``max_consecutive`` iterations in a row with such gradients or with such a loss the run ends;
+    at once, if the weights or buffers themselves are not finite. The last batch is then run again
+    with the same random numbers (:class:`ExactResumeHook`'s), and the error names what went bad
+    first: an image, a parameter, a module's output, the loss or a gradient, and the last good
+    checkpoint. Weights that are not finite are never saved.
+
+    What ``GradScaler`` of mixed precision leaves out, since gradients overflowed under a finite
+    loss, is not counted: it lowers its scale.
+
+    Every step waits for the gradient's norm, as ``clip_grad`` does; mmengine waits for the loss in
+    every iteration anyway.
+
+    In a config: ``custom_hooks=[dict(type='locat_mm.NonFiniteHook')]``.
+
+    Args:
+        max_consecutive: iterations in a row with a loss or gradients that are not finite.
+        check_interval: iterations between the times that several processes ask each other; all
+            of them stop there. A single process does not wait.
+
+    Raises:
+        ValueError: if one of the two is below 1.
+    """
+
+    #: After EMAHook has put its weights into a checkpoint, and before anything is saved.
+    priority = 'LOW'
+
+    def __init__(self, max_consecutive: int = 3, check_interval: int = 10) -> None:
+        for name, value in dict(
+            max_consecutive=max_consecutive, check_interval=check_interval
+        ).items():
+            if value < 1:
+                raise ValueError(f'{name} must be positive, got {value}')
+        self.max_consecutive = max_consecutive
+        self.check_interval = check_interval
+        self._in_a_row = 0
+        self._is_damaged = False  # weights or buffers
+        self._stepped = self._refused = False  # in this iteration
+        self._handles: list[Any] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Watch the optimizer's steps."""
+        wrapper: Any = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self._handles = [w.optimizer.register_step_pre_hook(self._before_step) for w in wrappers]
+
+    def after_train(self, runner: Runner) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+
+    @torch.compiler.disable
+    def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        """Turn a step with gradients that are not finite into none."""
+        self._stepped = True
+        if getattr(optimizer, 'found_inf', None) is not None:
+            return  # a fused optimizer that GradScaler has told itself
+        parameters = (p for group in optimizer.param_groups for p in group['params'])
+        norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
+        if not math.isfinite(norm):
+            self._refused = True
+            optimizer.zero_grad(set_to_none=True)  # without a gradient nothing moves
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
+    ) -> None:
+        """Count, and stop where it is too much.
+
+        Raises:
+            FloatingPointError: then; in every process.
+        """
+        losses = {
+            name: float(value.detach() if isinstance(value, Tensor) else value)
+            for name, value in (outputs or {}).items()
+            if 'loss' in name
+        }
+        bad = [f'{name} is {value}' for name, value in losses.items() if not math.isfinite(value)]
+        if self._refused:
+            bad.append('gradients are not finite, so this step was left out')
+        if bad:
+            self._in_a_row += 1
+            self._is_damaged |= bool(bad_names(state_of(runner.model)))
+            print_log(
+                f'iteration {runner.iter + 1}: {"; ".join(bad)} ({self._in_a_row} in a row, '
+                f'{self.max_consecutive} stop the run)',
+                'current',
+                logging.WARNING,
+            )
+        elif self._stepped:
+            self._in_a_row = 0
+        self._stepped = self._refused = False
+        if self._must_stop(runner):
+            raise FloatingPointError(self._explain(runner, batch_idx, data_batch))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Look at the weights.
+
+        Raises:
+            FloatingPointError: if they are not finite; nothing is saved then.
+        """
+        weights = checkpoint['state_dict'], checkpoint.get('ema_state_dict', {})
+        if any(bad := [name for state in weights for name in bad_names(state)]):
+            raise FloatingPointError(
+                f'the checkpoint of iteration {runner.iter + 1} is not saved: not finite are '
+                f'{listed(bad)}. {_last_good_checkpoint(runner.work_dir)}'
+            )
+
+    def _must_stop(self, runner: Runner) -> bool:
+        is_enough = self._is_damaged or self._in_a_row >= self.max_consecutive
+        if get_world_size() == 1:
+            return is_enough
+        if (runner.iter + 1) % self.check_interval:
+            return False
+        enough = torch.tensor(float(is_enough))
+        all_reduce(enough, 'max')
+        return bool(enough)
+
+    def _explain(self, runner: Runner, batch_idx: int, data_batch: Any) -> str:
+        for hook in runner.hooks:
+            if isinstance(hook, ExactResumeHook):
+                hook.before_train_iter(runner, batch_idx, data_batch)
+        # Each process, since layers such as SyncBN wait for all.
+        sources = all_gather_object(find_source(runner.model, data_batch, runner.optim_wrapper))
+        checkpoint = _last_good_checkpoint(runner.work_dir) if is_main_process() else ''
+        checkpoint = all_gather_object(checkpoint)[0]
+        first = min(stage for stage, _ in sources)  # what other processes see follows from it
+        origin = '; '.join(
+            text if len(sources) == 1 else f'{text} (process {rank})'
+            for rank, (stage, text) in enumerate(sources)
+            if text and stage == first
+        ) or (
+            'not found: run again, the same batch gives finite numbers. That points to a device '
+            'that errs, to kernels that are not deterministic or, without ExactResumeHook, to '
+            'random numbers'
+        )
+        return (
+            f'iteration {runner.iter + 1}: losses or gradients are not finite. First to be so: '
+            f'{origin}. {checkpoint} Resumed unchanged, an exact run comes here again: change the '
+            'data, the learning rate or the precision first.'
+        )
+
+
+def _last_good_checkpoint(work_dir: str) -> str:
+    """The newest whole checkpoint with finite weights, in words."""
+    newest = find_resumable(work_dir)
+    if newest is None:
+        return f'{work_dir} has no checkpoint to go back to.'
+    if not Path(newest).is_file():
+        return f'The last checkpoint is {newest}; its weights were not looked at.'
+    others = sorted(Path(work_dir).glob('*.pth'), key=lambda p: p.stat().st_mtime_ns, reverse=True)
+    for path in dict.fromkeys([newest, *map(str, others)]):
+        if Path(path).name.startswith('best_'):
+            continue  # without the optimizer's state
+        try:
+            bad = bad_names(read_state_dict(path))
+        except ValueError as damage:
+            print_log(f'passed over: {damage}', 'current', logging.WARNING)
+            continue
+        if not bad:
+            return f'The last good checkpoint is {path} (--resume {path}).'
+    return f'No checkpoint in {work_dir} has finite weights.'

@@ -1,0 +1,141 @@
+"""Where numbers that are not finite begin."""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from mmengine.optim import OptimWrapperDict
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_leaves
+
+from .hooks import innermost
+from .reporting import listed
+
+__all__ = ['bad_names', 'find_source', 'state_of']
+
+
+def find_source(model: nn.Module, data_batch: Any, optim_wrapper: Any) -> tuple[int, str]:
+    """What is the first to be not finite when a batch is trained on again, without a step.
+
+    Args:
+        model: with the weights that the batch met, possibly wrapped.
+        data_batch: as the data loader gave it.
+        optim_wrapper: whose context (mixed precision) the batch runs in.
+
+    Returns:
+        how late in the iteration it is, and its name; ``''`` if everything is finite.
+    """
+    if isinstance(optim_wrapper, OptimWrapperDict):
+        return 0, 'not looked for, since the model steps several optimizers'
+    inputs, state = _bad_inputs(data_batch), bad_names(state_of(model))
+    model = innermost(model)
+    model.zero_grad(set_to_none=True)
+    watch = _Watch(model)
+    try:  # whatever is known already: sharded processes wait for each other
+        # The class's: mmengine's compile=True replaces the instance's.
+        losses = type(model).train_step(model, data_batch, _Rehearsal(optim_wrapper))  # type: ignore
+    finally:
+        watch.remove()
+    if inputs:
+        return 0, f'the input, {listed(inputs)}'
+    if state:
+        return 1, f'weights or buffers of the model, {listed(state)}'
+    if watch.first is not None:
+        return 2, watch.first
+    if bad := [name for name, value in losses.items() if 'loss' in name and _is_bad(value.abs())]:
+        return 3, f'the loss ({listed(bad)}), of finite outputs of all modules'
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    bad = [name for name, gradient in gradients.items() if _is_bad(gradient.abs())]
+    if watch.first_gradient is not None or bad:
+        at = watch.first_gradient or 'at no output of a module, but of parameters alone'
+        return 4, f'a gradient under a finite loss, {at}. Gradients of parameters: {listed(bad)}'
+    return 5, ''
+
+
+class _Rehearsal:
+    """In place of an optimizer wrapper: gradients, but no step."""
+
+    def __init__(self, optim_wrapper: Any) -> None:
+        self.optim_context = optim_wrapper.optim_context
+
+    def update_params(self, loss: Tensor) -> None:
+        loss.backward()
+
+
+class _Watch:
+    """Notes the first tensor that is not finite, between modules, forward and backward."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.first: str | None = None
+        self.first_gradient: str | None = None
+        self._last_finite = 'the loss'
+        self._modules = dict(model.named_modules())
+        self._handles: list[Any] = []
+        for name, module in self._modules.items():
+            enter, leave = partial(self._enter, name), partial(self._leave, name)
+            self._handles += [
+                module.register_forward_pre_hook(enter, with_kwargs=True),
+                module.register_forward_hook(leave),
+            ]
+
+    def remove(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _named(self, name: str) -> str:
+        return f'{name or "the model"} ({type(self._modules[name]).__name__})'
+
+    def _enter(self, name: str, module: nn.Module, args: tuple, kwargs: dict) -> None:
+        if self.first is None and any(map(_is_bad, tree_leaves((args, kwargs)))):
+            owner = name.rpartition('.')[0]
+            while isinstance(self._modules[owner], nn.ModuleList | nn.Sequential | nn.ModuleDict):
+                owner = owner.rpartition('.')[0]
+            self.first = f'what the forward pass of {self._named(owner)} hands to {name}'
+
+    def _leave(self, name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        for value in tree_leaves(output):
+            if self.first is None and _is_bad(value):
+                self.first = f'the output of {self._named(name)}'
+            if isinstance(value, Tensor) and value.requires_grad:
+                value.register_hook(partial(self._on_gradient, name))
+
+    def _on_gradient(self, name: str, gradient: Tensor) -> None:
+        if self.first_gradient is None:
+            at = f'the output of {self._named(name)}'
+            if _is_bad(gradient.abs()):
+                self.first_gradient = f'with respect to {at}; finite yet at {self._last_finite}'
+            self._last_finite = at
+
+
+def _is_bad(value: Any) -> bool:
+    """Whether a tensor holds NaN or infinity; negative infinity alone is a mask's."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return False
+    value = value.detach()
+    if isinstance(value, DTensor):
+        value = value.to_local()
+    return value.numel() > 0 and not bool(value.amax() < math.inf)
+
+
+def bad_names(state: Mapping[str, Any]) -> list[str]:
+    return [name for name, value in state.items() if _is_bad(value)]
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    model = innermost(model)
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _bad_inputs(data_batch: Any) -> list[str]:
+    """Position and file of the images that are not finite."""
+    if not isinstance(data_batch, Mapping):
+        return [f'tensor {i}' for i, x in enumerate(tree_leaves(data_batch)) if _is_bad(x)]
+    samples = data_batch.get('data_samples') or ()
+    images: Iterable = data_batch.get('inputs', ())
+    bad = [
+        i for i, x in enumerate(images) if isinstance(x, Tensor) and not bool(x.isfinite().all())
+    ]
+    files = {i: getattr(sample, 'img_path', None) for i, sample in enumerate(samples)}
+    return [f'image {i} of the batch' + (f' ({files[i]})' if files.get(i) else '') for i in bad]
