@@ -1,0 +1,49 @@
+"""Two of reliability/disasters.py's disasters, on the real tools, side by side."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import disasters
+import pytest
+import torch
+
+from locat_mm.engine import find_resumable
+
+CHOSEN = ('worker killed', 'one of two processes killed')
+
+
+@pytest.fixture(scope='module')
+def outcomes(workplace, tmp_path_factory):
+    place = tmp_path_factory.mktemp('disasters')
+    chosen = [disaster for disaster in disasters.DISASTERS if disaster.name in CHOSEN]
+
+    def run(disaster):
+        peace = place / f'peace_{disaster.processes}'
+        assert disasters.resume_in_peace(peace, workplace.folder, disaster.processes, resume=False)
+        expected = Path(find_resumable(peace))
+        folder = place / f'disaster_{disaster.processes}'
+        return disasters.suffer(disaster, folder, workplace.folder, expected)
+
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        return {row['name']: row for row in pool.map(run, chosen)}
+
+
+@pytest.mark.parametrize('name', CHOSEN)
+def test_a_disaster_ends_the_run_and_loses_nothing(outcomes, name):
+    outcome = outcomes[name]
+    assert outcome['status'] != 0
+    assert 'Error' in outcome['error']
+    assert outcome['kept'].startswith('iter_')
+    assert outcome['equal']
+    assert outcome['ok'], outcome
+
+
+def test_the_comparison_can_fail(tmp_path):
+    """By one bit of one weight."""
+    first, second = (tmp_path / name for name in ('a', 'b'))
+    state = dict(state_dict=dict(weight=torch.ones(2)), optimizer={}, meta=dict(iter=1))
+    torch.save(state, first)
+    state['state_dict']['weight'][1] += 1e-7
+    torch.save(state, second)
+    assert disasters.equal_runs(first, first)
+    assert not disasters.equal_runs(first, second)
