@@ -9,7 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.fileio import dump
 
-from locat_mm.engine import build_runner, load_config
+from locat_mm.engine import build_runner, load_config, make_deterministic
+from locat_mm.engine.reporting import reports_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,6 +29,11 @@ def parse_args() -> argparse.Namespace:
         help='what to write to --out',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='the same bits in every run; an operation that cannot give them is an error',
+    )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='folder for painted predictions')
     parser.add_argument(
@@ -37,6 +43,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
     parser.add_argument(
         '--no-pin-memory', action='store_true', help='do not pin the memory of data loaders'
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        'files from people you trust',
     )
     parser.add_argument(
         '--cfg-options',
@@ -60,6 +72,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
     cfg.resume = False
     if args.amp:
         cfg.test_cfg.fp16 = True
+    if args.deterministic:
+        make_deterministic(cfg)
     if args.show or args.show_dir:
         set_visualization(cfg, args, is_classification)
     if args.tta:
@@ -105,11 +119,12 @@ def set_tta(cfg: Config, is_classification: bool) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
+@reports_errors
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     merge_args(cfg, args)
-    runner = build_runner(cfg, args.checkpoint)
+    runner = build_runner(cfg, args.checkpoint, args.trust_checkpoint)
     writes_maps = cfg.default_scope != 'mmpretrain' and args.out_item is None
     if args.out and args.out_item != 'metrics' and not writes_maps:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -5,7 +5,8 @@ import os
 
 from mmengine.config import Config, DictAction
 
-from locat_mm.engine import build_runner, load_config
+from locat_mm.engine import build_runner, load_config, make_deterministic
+from locat_mm.engine.reporting import reports_errors
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,6 +21,11 @@ def parse_args() -> argparse.Namespace:
         'directory',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='the same bits in every run; an operation that cannot give them is an error',
+    )
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate in training')
     parser.add_argument(
         '--auto-scale-lr',
@@ -33,6 +39,12 @@ def parse_args() -> argparse.Namespace:
         '--no-persistent-workers',
         action='store_true',
         help='start the workers of data loaders anew each epoch',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        'files from people you trust',
     )
     parser.add_argument(
         '--cfg-options',
@@ -66,6 +78,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
                 'itself: override param_scheduler.0.eta_max and optim_wrapper.optimizer.lr'
             )
         cfg.auto_scale_lr.enable = True
+    if args.deterministic:
+        make_deterministic(cfg)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
         if loader is None:
@@ -79,11 +93,12 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
             loader.persistent_workers = False
 
 
+@reports_errors
 def main() -> None:
     args = parse_args()
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     merge_args(cfg, args)
-    build_runner(cfg).train()
+    build_runner(cfg, trust_checkpoint=args.trust_checkpoint).train()
 
 
 if __name__ == '__main__':

@@ -7,24 +7,31 @@ the plain data in mmengine's checkpoints.
 """
 
 from .fitting import Fit, check_fit
-from .loading import init_from_pretrained, load_official, pretrained_of
+from .loading import init_from_pretrained, load_official, pretrained_of, watch_pretrained
 from .names import to_official, to_openmmlab
-from .reading import allow_plain_data, unwrap
-from .sources import read_state_dict
+from .reading import allow_plain_data, read_content, unwrap
+from .resuming import check_average, check_resumable, check_training_state
+from .sources import read_state_dict, trust_checkpoints
 from .writing import check_target, write_state_dict
 
 allow_plain_data()
 
 __all__ = [
     'Fit',
+    'check_average',
     'check_fit',
+    'check_resumable',
     'check_target',
+    'check_training_state',
     'init_from_pretrained',
     'load_official',
     'pretrained_of',
+    'read_content',
     'read_state_dict',
     'to_official',
     'to_openmmlab',
+    'trust_checkpoints',
     'unwrap',
+    'watch_pretrained',
     'write_state_dict',
 ]

@@ -1,9 +1,11 @@
 """Whether weights are a model's: names translated, embeddings resized, the rest compared."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
@@ -12,7 +14,7 @@ from ..layers import GaussianAugmentation
 from .names import share, shared_name, to_openmmlab
 from .reading import StateDict
 
-__all__ = ['Fit', 'check_fit', 'fit']
+__all__ = ['Fit', 'check_fit', 'fit', 'fit_as_is', 'list_keys']
 
 _BACKBONE = 'backbone.'
 _GAUG = '.gaug.'
@@ -28,8 +30,6 @@ _OPTIONAL = (
 )
 _HEADS = ('head.', 'decode_head.', 'auxiliary_head.')
 _BIAS_TABLE = 'relative_position_bias_table'
-#: So many keys of a kind are named in a message.
-_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Fit:
         missing: names of the model without a tensor.
         unexpected: names that the model does not have.
         misshapen: name -> (shape given, shape in the model).
+        unusable: name -> what is wrong with its values.
+        is_hollow: the model has a backbone, and nothing fits it.
     """
 
     model: str
@@ -48,21 +50,29 @@ class Fit:
     missing: list[str]
     unexpected: list[str]
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
+    unusable: dict[str, str]
+    is_hollow: bool
 
     @property
     def problems(self) -> str:
-        """What does not fit and what to do about it, as lines; empty if all fits."""
+        """What does not fit, every key of it, and what to do, as lines; empty if all fits."""
         shapes = [f'{k} {given} instead of {own}' for k, (given, own) in self.misshapen.items()]
+        values = [f'{key} {problem}' for key, problem in self.unusable.items()]
         groups = {'missing': self.missing, 'unexpected': self.unexpected, 'misshapen': shapes}
-        lines = [f'{group}: {_shorten(keys)}' for group, keys in groups.items() if keys]
+        groups['unusable'] = values
+        lines = [f'{group}: {list_keys(keys)}' for group, keys in groups.items() if keys]
         return ''.join(f'\n  {line}' for line in [*lines, *self._hints()])
 
     def error(self, source: str) -> ValueError:
-        nothing = '' if self.state or self.misshapen else ' Not one key matches.'
-        return ValueError(
-            f'{source} does not fit {self.model}: it is a checkpoint of another model.'
-            f'{nothing}{self.problems}'
-        )
+        if self.unusable and not (self.missing or self.unexpected or self.misshapen):
+            reason = 'it is damaged, or stored as what weights are not.'
+        else:
+            reason = 'it is a checkpoint of another model.'
+        if not (self.state or self.misshapen or self.unusable):
+            reason += ' Not one key matches.'
+        elif self.is_hollow:
+            reason += ' Nothing of it fits the backbone.'
+        return ValueError(f'{source} does not fit {self.model}: {reason}{self.problems}')
 
     def _hints(self) -> list[str]:
         hints = []
@@ -85,14 +95,15 @@ def check_fit(
         module: a whole model or a bare backbone.
         state: the weights, under the model's own names or the official ones.
         source: what to call them in the message.
-        strict: raise on anything that does not fit, not only if nothing fits.
+        strict: raise on anything that does not fit, not only if nothing fits, or nothing of the
+            backbone, or values are of another kind (integers for floats), NaN or infinite.
         whole: as in :func:`fit`.
 
     Raises:
-        ValueError: with the missing, unexpected and misshapen keys.
+        ValueError: with the missing, unexpected, misshapen and unusable keys.
     """
     fitted = fit(module, state, whole=whole)
-    if not fitted.state or (strict and fitted.problems):
+    if fitted.is_hollow or not fitted.state or fitted.unusable or (strict and fitted.problems):
         raise fitted.error(source)
     return fitted
 
@@ -130,23 +141,35 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
         part = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k.startswith(_BACKBONE)}
         given = _resize(backbone, part, is_square=False)
     if not whole and not any(_GAUG in key for key in given):
-        # A host's own weights: what has been attached to it starts fresh.
-        attached = tuple(
-            f'{name}{_GAUG}'
-            for name, part in module.named_modules()
-            if isinstance(part, GaussianAugmentation) and part.attached
-        )
-        own = {key: value for key, value in own.items() if not key.startswith(attached)}
+        own = _without_attached(module, own)  # which starts fresh on a host's own weights
     if not whole and (is_official or not is_model):
         if is_model and not hasattr(module, 'head'):
             own = {k: v for k, v in own.items() if k.startswith(_BACKBONE)}
         names = {shared_name(key) for key in own}
         given = {k: v for k, v in given.items() if k in names or not _is_optional(k)}
-    return _compare(_describe(module), own, given)
+    return _compare(module, own, given)
 
 
-def _compare(model: str, own: StateDict, given: StateDict) -> Fit:
-    fitting, missing, misshapen = {}, [], {}
+def fit_as_is(module: nn.Module, state: StateDict) -> Fit:
+    """:func:`fit` for modules of others, which bring weights under their names themselves."""
+    own = module.state_dict()
+    if not any(_GAUG in key for key in state):
+        own = _without_attached(module, own)
+    return _compare(module, own, share(state))
+
+
+def _without_attached(module: nn.Module, own: StateDict) -> dict[str, Tensor]:
+    attached = tuple(
+        f'{name}{_GAUG}'
+        for name, part in module.named_modules()
+        if isinstance(part, GaussianAugmentation) and part.attached
+    )
+    return {key: value for key, value in own.items() if not key.startswith(attached)}
+
+
+def _compare(module: nn.Module, own: StateDict, given: StateDict) -> Fit:
+    parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+    fitting, missing, misshapen, unusable = {}, [], {}, {}
     for key, value in own.items():
         name = shared_name(key)
         if name not in given:
@@ -154,9 +177,32 @@ def _compare(model: str, own: StateDict, given: StateDict) -> Fit:
         elif given[name].shape != value.shape:
             misshapen[key] = tuple(given[name].shape), tuple(value.shape)
         else:
-            fitting[key] = given[name]
+            problem = _find_problem(given[name], value, key in parameters)
+            if problem is None:
+                fitting[key] = given[name]
+            else:
+                unusable[key] = problem
     names = {shared_name(key) for key in own}
-    return Fit(model, fitting, missing, [k for k in given if k not in names], misshapen)
+    unexpected = [key for key in given if key not in names]
+    in_backbone = [key for key in own if key.startswith(_BACKBONE)]
+    is_hollow = bool(in_backbone) and not any(key in fitting for key in in_backbone)
+    return Fit(_describe(module), fitting, missing, unexpected, misshapen, unusable, is_hollow)
+
+
+def _find_problem(given: Tensor, own: Tensor, is_parameter: bool) -> str | None:
+    """Why values cannot be the model's, or None. Other precisions of the same kind are fine."""
+    kinds = [(t.is_floating_point(), t.is_complex(), t.dtype == torch.bool) for t in (given, own)]
+    if kinds[0] != kinds[1] or given.is_quantized:
+        return f'{given.dtype} instead of {own.dtype}'
+    if given.layout != torch.strided:
+        return f'{given.layout} instead of {torch.strided}'
+    if given.is_meta or not given.is_floating_point():
+        return None
+    values = given.to(own.dtype)
+    # A mask may be -inf where it is a buffer.
+    if values.isnan().any() or (is_parameter and values.isinf().any()):
+        return 'with NaN or infinity'
+    return None
 
 
 def _is_optional(key: str) -> bool:
@@ -170,9 +216,39 @@ def _describe(module: nn.Module) -> str:
     return name
 
 
-def _shorten(keys: list[str]) -> str:
-    rest = f', and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
-    return ', '.join(keys[:_NAMED]) + rest
+def list_keys(keys: Iterable[str]) -> str:
+    """All keys in few words: those that differ in a number alone are ``blocks.[0-11].bias``."""
+    patterns: list[tuple] = [
+        tuple(frozenset([int(p)]) if p.isdecimal() and str(int(p)) == p else p for p in parts)
+        for parts in (key.split('.') for key in keys)
+    ]
+    for place in reversed(range(max(map(len, patterns), default=0))):
+        merged: dict[tuple, frozenset] = {}
+        for pattern in patterns:
+            number = pattern[place] if place < len(pattern) else ''
+            if isinstance(number, frozenset):
+                pattern = (*pattern[:place], None, *pattern[place + 1 :])
+                merged[pattern] = merged.get(pattern, frozenset()) | number
+            else:
+                merged[pattern] = frozenset()
+        patterns = [
+            tuple(numbers if part is None else part for part in pattern)
+            for pattern, numbers in merged.items()
+        ]
+    return ', '.join('.'.join(map(_write_part, pattern)) for pattern in patterns)
+
+
+def _write_part(part: str | frozenset[int]) -> str:
+    if isinstance(part, str):
+        return part
+    runs: list[list[int]] = []
+    for number in sorted(part):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    text = ','.join(str(r[0]) if len(r) == 1 else f'{r[0]}-{r[-1]}' for r in runs)
+    return text if len(part) == 1 else f'[{text}]'
 
 
 def _resize(backbone: Any, state: StateDict, is_square: bool) -> dict[str, Tensor]:

@@ -8,11 +8,11 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from torch import nn
 
-from .fitting import check_fit, fit
+from .fitting import check_fit, fit, fit_as_is
 from .reading import StateDict
 from .sources import read_state_dict
 
-__all__ = ['init_from_pretrained', 'load_official', 'pretrained_of']
+__all__ = ['init_from_pretrained', 'load_official', 'pretrained_of', 'watch_pretrained']
 
 
 def load_official(
@@ -36,8 +36,9 @@ def load_official(
 
     Raises:
         FileNotFoundError: if the file does not exist, or the hub is out of reach.
-        ValueError: if the source cannot be read safely; if a key is misshapen, or nothing
-            matches; with ``strict`` if a key is missing or unexpected.
+        ValueError: if the source cannot be read safely; if a key is misshapen, its values are of
+            another kind (integers for floats), NaN or infinite, or nothing matches; with
+            ``strict`` if a key is missing or unexpected.
     """
     if isinstance(source, (str, Path)):
         state, name = read_state_dict(source), str(source)
@@ -46,7 +47,7 @@ def load_official(
     else:
         raise TypeError(f'source must be a path or a state dict, got {type(source).__name__}')
     fitted = fit(module, state, whole=False)
-    if fitted.misshapen or not fitted.state or (strict and fitted.problems):
+    if fitted.misshapen or fitted.unusable or not fitted.state or (strict and fitted.problems):
         raise fitted.error(name)
     if fitted.problems:
         print_log(f'{name} was loaded in part.{fitted.problems}', 'current', logging.WARNING)
@@ -106,3 +107,42 @@ def pretrained_of(init_cfg: dict | list | None) -> PretrainedInit | None:
     if len(given) > 1:
         raise ValueError(f'Pretrained fills the whole module, so give it alone: {init_cfg}')
     return PretrainedInit(**{key: value for key, value in found[0].items() if key != 'type'})
+
+
+def watch_pretrained(model: nn.Module) -> None:
+    """Make every ``Pretrained`` in a model say what does not fit, and fail if nothing does.
+
+    Backbones of ours are strict by themselves; of others' modules mmengine and mmseg load what
+    fits, some without a word. Extra keys, such as the head of the file's classifier, are usual
+    there: they are logged.
+
+    Args:
+        model: with weights not yet initialised. Loading then raises a ValueError if nothing
+            fits, or values are of another kind (integers for floats), NaN or infinite.
+    """
+    for name, module in model.named_modules():
+        init_cfg = getattr(module, 'init_cfg', None)
+        given = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
+        if any(cfg.get('type') in ('Pretrained', PretrainedInit) for cfg in given):
+            module.register_load_state_dict_pre_hook(_Watch(name or 'the model', given))
+
+
+class _Watch:
+    """Compares what a module is about to load, once; later loads are of whole models."""
+
+    def __init__(self, name: str, init_cfg: list) -> None:
+        self.source = ', '.join(str(cfg.get('checkpoint')) for cfg in init_cfg)
+        self.source = f'{self.source} (init_cfg of {name})'
+        self.is_done = False
+
+    def __call__(self, module: nn.Module, state: StateDict, prefix: str, *rest: object) -> None:
+        if self.is_done or prefix:
+            return
+        self.is_done = True
+        fitted = fit_as_is(module, state)
+        if fitted.is_hollow or fitted.unusable or not fitted.state:
+            raise fitted.error(self.source)
+        if fitted.problems:
+            print_log(
+                f'{self.source} was loaded in part.{fitted.problems}', 'current', logging.WARNING
+            )

@@ -1,30 +1,34 @@
 """Files of weights, read without executing a pickle."""
 
 import argparse
+import logging
 import pickle
-import struct
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ['StateDict', 'allow_plain_data', 'read_file', 'unwrap']
+__all__ = ['StateDict', 'allow_plain_data', 'read_content', 'read_file', 'unwrap']
 
 StateDict = Mapping[str, Tensor]
 
 _WRAPPERS = ('state_dict', 'model')
-#: What a truncated or garbled file raises, by where the damage is.
-_UNREADABLE = (
-    *(pickle.UnpicklingError, SafetensorError, EOFError, RuntimeError, struct.error),
-    *(AttributeError, IndexError, KeyError, TypeError, ValueError),
+#: Errors with a text that says what is wrong with a file.
+_TELLING = (
+    *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile),
+    *(OSError, RuntimeError, ValueError),
 )
+#: Whether files may execute code while they are read; see `trust_checkpoints` in sources.py.
+is_trusting = False
 
 
 def read_file(path: str | Path) -> dict[str, Tensor]:
@@ -35,20 +39,48 @@ def read_file(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is unreadable, needs a pickle executed, or holds no state dict.
+        ValueError: if it is unreadable, damaged, needs a pickle executed, or holds no state
+            dict.
+    """
+    return unwrap(read_content(path), str(path))
+
+
+def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
+    """All that is in a local file: of a checkpoint also optimizer, schedule and log.
+
+    Args:
+        path: ``.safetensors``, or a file of ``torch.save``.
+        map_location: as in ``torch.load``; not for ``.safetensors``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is unreadable, damaged or needs a pickle executed.
     """
     path = Path(path).expanduser()
+    if path.is_dir():
+        raise FileNotFoundError(f'{path} is a folder, no checkpoint')
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {path}')
     try:
-        content = load_file(path) if path.suffix == '.safetensors' else _load_plain_data(path)
-    except _UNREADABLE as error:
-        # torch's own text goes on to advise the unsafe load.
-        reason = str(error).rpartition('WeightsUnpickler error: ')[2].partition('\n')[0]
-        raise ValueError(
-            f'{path} cannot be read as weights alone, and nothing else is executed: {reason}'
-        ) from error
-    return unwrap(content, str(path))
+        if path.suffix == '.safetensors':
+            return load_file(path)
+        _check_sums(path)
+        return _load_plain_data(path, map_location)
+    except Exception as error:  # whatever damaged bytes lead to
+        if not is_trusting or not isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f'{path} cannot be read as weights alone, and nothing else is executed: '
+                f'{_reason(error)}'
+            ) from error
+        print_log(
+            f'--trust-checkpoint: {path} IS EXECUTED, as it cannot be read otherwise',
+            'current',
+            logging.WARNING,
+        )
+    try:
+        return torch.load(path, map_location=map_location, weights_only=False)
+    except Exception as error:
+        raise ValueError(f'{path} cannot be read: {error!r}') from error
 
 
 def unwrap(content: Any, source: str) -> dict[str, Tensor]:
@@ -76,10 +108,36 @@ def unwrap(content: Any, source: str) -> dict[str, Tensor]:
     return {key.removeprefix('module.'): value for key, value in content.items()}
 
 
-def _load_plain_data(path: Path) -> Any:
+def _load_plain_data(path: Path, map_location: Any) -> Any:
     """torch's weights-only unpickler with a few plain classes more."""
     allow_plain_data()
-    return torch.load(path, map_location='cpu', weights_only=True)
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the file's parts with their checksums, which torch leaves out."""
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format has none
+    with zipfile.ZipFile(path) as archive:
+        has_sums = any(part.CRC for part in archive.infolist())  # torch can be told to write none
+        broken = archive.testzip() if has_sums else None
+    if broken is not None:
+        raise ValueError(f'its part {broken} is damaged')
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, without torch's advice to load it unsafely."""
+    asked = re.search(r'GLOBAL (\S+)', str(error))
+    if asked is not None:
+        return (
+            f'it asks for {asked[1]}, which is no plain data. Only if you trust who made the file, '
+            'load it by executing it: --trust-checkpoint'
+        )
+    if not isinstance(error, _TELLING):
+        return f'it is truncated or no checkpoint ({type(error).__name__})'
+    lines = str(error).rpartition('WeightsUnpickler error: ')[2].splitlines()
+    told = [line for line in lines if line and 'weights_only' not in line]
+    return told[0] if told else f'it is truncated or no checkpoint ({type(error).__name__})'
 
 
 def allow_plain_data() -> None:

@@ -2,9 +2,12 @@
 
 import difflib
 import io
+import logging
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -16,12 +19,14 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from .reading import read_file
+from . import reading
+from .reading import read_content, read_file, unwrap
 
-__all__ = ['read_state_dict']
+__all__ = ['read_state_dict', 'trust_checkpoints']
 
 #: What torch.load takes.
 MapLocation = str | torch.device | dict[str, str] | Callable | None
@@ -70,6 +75,55 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
 def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> dict[str, Tensor]:
     """What mmengine calls for these sources; see :func:`read_state_dict`."""
     return read_state_dict(filename, map_location)
+
+
+def trust_checkpoints(trusted: bool) -> None:
+    """Set for this process whether files of weights may execute code while they are read.
+
+    Without trust no pickle is executed, whoever reads: mmengine's loader takes local files from
+    :mod:`locat_mm.checkpoint`, and ``torch.load`` reads weights alone even where it is told
+    otherwise, as mmengine does with what it downloads. :func:`locat_mm.engine.build_runner` and
+    the tools call this.
+
+    Args:
+        trusted: execute what is in a file that cannot be read otherwise, with a warning.
+    """
+    reading.is_trusting = trusted
+    CheckpointLoader.register_scheme('', load_from_plain_data, force=True)
+    if trusted:
+        os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
+    else:
+        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+        if os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None):
+            print_log(
+                'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is not followed: to execute checkpoints that '
+                'you trust, use --trust-checkpoint',
+                'current',
+                logging.WARNING,
+            )
+
+
+def load_from_plain_data(filename: str, map_location: MapLocation = None) -> Any:
+    """What mmengine calls for local files once :func:`trust_checkpoints` was called.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_state_dict`.
+    """
+    content = read_content(filename, map_location)
+    if not isinstance(content, Mapping):
+        return content
+    meta = content.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # mmengine would run it as Python; its own is called cfg
+    state = content.get('state_dict', content.get('model'))
+    if isinstance(state, Mapping) and ('model' in content or _is_wrapped(state)):
+        return {**content, 'state_dict': unwrap(content, filename)}
+    return unwrap(content, filename) if _is_wrapped(content) else content
+
+
+def _is_wrapped(state: Mapping) -> bool:
+    """Whether weights are named as by DistributedDataParallel, which mmengine overlooks in part."""
+    return any(str(key).startswith('module.') for key in state)
 
 
 def _read_from_hub(name: str) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..checkpoint import check_fit, unwrap
+from ..checkpoint import check_average, check_fit, check_training_state, unwrap
 from ..registry import HOOKS, register
 
 __all__ = ['CheckpointFitHook', 'innermost']
@@ -20,8 +20,9 @@ class CheckpointFitHook(Hook):
     """Brings a loaded checkpoint under the model's own names, and checks that it fits.
 
     mmengine lets a checkpoint of another model pass: what does not fit keeps its random
-    weights. Here testing and resuming are strict; starting from ``load_from`` logs what does
-    not fit, and fails only if nothing does. Official names (timm's and the authors') are
+    weights. Here testing and resuming are strict, about averaged weights, optimizer and
+    schedule too; starting from ``load_from`` logs what does not fit, and fails only if nothing
+    does, or nothing of the backbone. Official names (timm's and the authors') are
     understood. :func:`locat_mm.engine.build_runner` registers this hook; in a config for other
     tools it is ``custom_hooks=[dict(type='locat_mm.CheckpointFitHook')]``.
 
@@ -47,8 +48,9 @@ class CheckpointFitHook(Hook):
         """
         # Only training builds the training loop.
         is_start = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        model = innermost(runner.model)
         fitted = check_fit(
-            innermost(runner.model) if self.model is None else self.model,
+            model if self.model is None else self.model,
             unwrap(checkpoint, 'the checkpoint'),
             'the checkpoint',
             strict=self.strict or not is_start,
@@ -57,6 +59,13 @@ class CheckpointFitHook(Hook):
         if fitted.problems:
             print_log(f'the checkpoint fits in part.{fitted.problems}', 'current', logging.WARNING)
         checkpoint['state_dict'] = fitted.state
+        if is_start:
+            # EMAHook averages anew; mmpretrain's would swap what does not fit.
+            checkpoint.pop('ema_state_dict', None)
+        else:
+            check_average(model if self.model is None else self.model, checkpoint)
+        if runner._resume:
+            check_training_state(runner, model, checkpoint)
 
 
 def innermost(model: Any) -> nn.Module:

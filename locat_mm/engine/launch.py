@@ -16,8 +16,17 @@ from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoint import check_fit, pretrained_of, read_state_dict
+from ..checkpoint import (
+    check_fit,
+    check_resumable,
+    pretrained_of,
+    read_content,
+    read_state_dict,
+    trust_checkpoints,
+    watch_pretrained,
+)
 from ..config import drop_own_scope
+from ..datasets import check_sources
 from .checkpointing import find_resumable
 from .hooks import CheckpointFitHook, innermost
 
@@ -28,6 +37,8 @@ _KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) | {
     *('auto_scale_lr', 'compile', 'custom_imports', 'dataset_source', 'find_unused_parameters'),
     *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
 }
+#: Beyond it, starting workers takes for ever.
+_MAX_WORKERS = 1024
 #: What mmengine's and mmpretrain's optimizer constructors read; they ignore the rest.
 _PARAMWISE_KEYS = frozenset(
     ('bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult')
@@ -36,7 +47,7 @@ _PARAMWISE_KEYS = frozenset(
 )
 #: Variables of stock configs that happen to look like one of those.
 _VARIABLES = {
-    *('dataset_type', 'gallery_dataloader', 'pipeline'),
+    *('bank_dataloader', 'bank_pipeline', 'dataset_type', 'gallery_dataloader', 'pipeline'),
     *('test_pipeline', 'train_pipeline', 'val_pipeline'),
 }
 
@@ -63,27 +74,37 @@ def load_config(path: str, overrides: dict | None = None, work_dir: str | None =
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     _check_keys(cfg, _KNOWN_KEYS, _VARIABLES, path)
-    paramwise = cfg.get('optim_wrapper', {}).get('paramwise_cfg') or {}
+    paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
     _check_keys(paramwise, _PARAMWISE_KEYS, frozenset(), f'{path}: paramwise_cfg')
     return cfg
 
 
-def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
+def build_runner(
+    cfg: Config, checkpoint: str | None = None, trust_checkpoint: bool = False
+) -> Runner:
     """Build the Runner of a config, for training or, with ``checkpoint``, for testing.
+
+    From then on no pickle is executed in this process: see
+    :func:`locat_mm.checkpoint.trust_checkpoints`.
 
     Args:
         cfg: the complete config, ``cfg.launcher`` and ``cfg.resume`` included.
         checkpoint: the weights to test, anything that
             :func:`locat_mm.checkpoint.read_state_dict` reads; every key must fit the model.
+        trust_checkpoint: execute what is in a file that cannot be read otherwise.
 
     Raises:
         FileNotFoundError: if a data set or a checkpoint is not there.
         RuntimeError: if mixed precision is asked for without an accelerator.
-        ValueError: if the checkpoint to test or to resume from is of another model, or nothing
-            of the one to start from (``load_from``) fits; what else does not fit is logged. A
-            whole model's ``init_cfg`` of type ``Pretrained`` must fit.
+        ValueError: if the checkpoint to test or to resume from is of another model or not
+            complete, or nothing of the one to start from (``load_from``) fits, or nothing of
+            the backbone; what else does not fit is logged. A whole model's ``init_cfg`` of
+            type ``Pretrained`` must fit. Also if a file cannot be read without executing it.
     """
-    _check_data(cfg, ('test_dataloader',) if checkpoint else ('train_dataloader', 'val_dataloader'))
+    trust_checkpoints(trust_checkpoint)
+    is_test = checkpoint is not None or not cfg.get('train_dataloader')
+    _check_data(cfg, ('test_dataloader',) if is_test else ('train_dataloader', 'val_dataloader'))
+    _check_numbers(cfg)
     _check_amp(cfg, testing=checkpoint is not None)
     _check_flexible(cfg)
     if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
@@ -93,11 +114,16 @@ def build_runner(cfg: Config, checkpoint: str | None = None) -> Runner:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     model = _whole_model(cfg, runner)
     runner.register_hook(CheckpointFitHook(model, strict=is_filled))
+    if isinstance(runner.model, nn.Module):
+        watch_pretrained(model)
     source = checkpoint or cfg.get('load_from')
     if source is not None:
         is_start = checkpoint is None and not cfg.get('resume')
         state, is_strict = read_state_dict(source), is_filled or not is_start
         check_fit(model, state, source, strict=is_strict, whole=not is_start)
+        if cfg.get('resume') and checkpoint is None:
+            content = read_content(source) if Path(source).expanduser().is_file() else state
+            check_resumable(content, source, bool(cfg.get('param_scheduler')))
     return runner
 
 
@@ -128,7 +154,10 @@ def _start_from_init_cfg(cfg: Config) -> bool:
         whether the run starts from it.
     """
     init = pretrained_of(cfg.model.get('init_cfg'))
-    if init is None or cfg.get('resume'):
+    if init is None:
+        return False
+    if cfg.get('resume'):  # where all weights come from the checkpoint
+        cfg.model.init_cfg = None
         return False
     if cfg.get('load_from'):
         raise ValueError(
@@ -155,11 +184,25 @@ def _find_resumed(cfg: Config) -> None:
         cfg.resume = False
 
 
+def _check_numbers(cfg: Config) -> None:
+    """Find those with which a run would end at once, in silence, or never begin."""
+    for name in ('max_epochs', 'max_iters'):
+        length = (cfg.get('train_cfg') or {}).get(name, 1)
+        if not isinstance(length, int) or length < 1:
+            raise ValueError(f'train_cfg.{name} must be a positive number, got {length!r}')
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        workers = (cfg.get(name) or {}).get('num_workers', 0)
+        if not isinstance(workers, int) or not 0 <= workers <= _MAX_WORKERS:
+            raise ValueError(
+                f'{name}.num_workers must be a number from 0 to {_MAX_WORKERS}, got {workers!r}'
+            )
+
+
 def _check_amp(cfg: Config, testing: bool) -> None:
     if testing:
         wanted = (cfg.get('test_cfg') or {}).get('fp16', False)
     else:
-        wanted = cfg.get('optim_wrapper', {}).get('type') == 'AmpOptimWrapper'
+        wanted = (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper'
     if wanted and get_device() == 'cpu':
         raise RuntimeError(
             'automatic mixed precision needs an accelerator, and this machine has none: leave out '
@@ -190,6 +233,7 @@ def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
                     f'{loader}: {dataset["type"]} belongs in {root}, and there is nothing there '
                     f'(looked from {Path.cwd()}). {source}'
                 )
+            check_sources(loader, dataset, cfg.get('default_scope', 'mmengine'))
 
 
 def _datasets(dataset: dict | None) -> Iterator[dict]:

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import pickle
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,7 +17,7 @@ from locat_mm import load_official
 from locat_mm.checkpoint import read_state_dict, sources
 from locat_mm.models import LocAtViT
 
-from .conftest import COMMIT, assert_logits, build, classifier_cfg
+from .conftest import COMMIT, Hostile, assert_logits, build, classifier_cfg
 
 TINY = 'vit_tiny_patch16_224.augreg_in21k_ft_in1k'
 
@@ -58,11 +59,12 @@ def test_map_location_may_be_a_function(hub):
 
 def test_addresses_stay_mmengines_and_a_second_import_is_fine():
     importlib.reload(sources)
+    sources.trust_checkpoints(False)
     for path, loader in (
         ('hf-hub:a/b', 'load_from_locat_mm'),
         ('timm:vit', 'load_from_locat_mm'),
         ('some/file.safetensors', 'load_from_locat_mm'),
-        ('some/file.pth', 'load_from_local'),
+        ('some/file.pth', 'load_from_plain_data'),
         ('https://host/file.safetensors', 'load_from_http'),
         ('s3://bucket/file.safetensors', 'load_from_ceph'),
     ):
@@ -199,6 +201,20 @@ def test_timm_gives_its_pretrained_weights_in_present_names(hub):
     backbone.init_weights()
     assert torch.equal(backbone.blocks[11].mlp.fc2.bias, expected['blocks.11.mlp.fc2.bias'])
     assert torch.equal(backbone.norm.weight, expected['norm.weight'])
+
+
+def test_what_mmengine_downloads_is_not_executed_either(online, monkeypatch, tmp_path):
+    """mmengine hands addresses to ``torch.load`` with ``weights_only=False``."""
+    marker = tmp_path / 'executed'
+    buffer = io.BytesIO()
+    torch.save({'state_dict': {}, 'x': Hostile(marker)}, buffer)
+    monkeypatch.setattr(Hub, 'content', buffer.getvalue())
+    monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
+    address = f'{huggingface_hub.constants.ENDPOINT}/there/model.safetensors.pth'
+    sources.trust_checkpoints(False)
+    with pytest.raises(pickle.UnpicklingError, match='mkdir'):
+        CheckpointLoader.load_checkpoint(address)
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(

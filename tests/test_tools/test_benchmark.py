@@ -54,7 +54,9 @@ def test_the_checkpoints_weights_are_the_ones_that_run(workplace, tmp_path, monk
     state['head.fc.bias'] = torch.arange(10.0)
     torch.save(state, tmp_path / 'marked.pth')
     seen = []
-    monkeypatch.setitem(benchmark.__globals__, 'measure', lambda *args: seen.append(args) or 1.0)
+    monkeypatch.setitem(
+        benchmark.__wrapped__.__globals__, 'measure', lambda *args: seen.append(args) or 1.0
+    )
     data = f'test_dataloader.dataset.data_root={workplace.folder}/data/digit_scenes/objects'
     work_dir = ['--work-dir', str(tmp_path)]
     benchmark([config, str(tmp_path / 'marked.pth'), *work_dir, '--cfg-options', data])

@@ -132,7 +132,7 @@ def test_two_processes_equal_one(workplace):
 def test_a_checkpoint_of_another_model_is_refused(workplace, pretrained):
     log = workplace.run('test.py', demo_config('vit_classify'), pretrained[0], fails=True)
     assert 'is a checkpoint of another model' in log
-    assert 'unexpected: backbone.blocks.0.attn.gaug.log_var.weight' in log
+    assert 'unexpected: backbone.blocks.[0-3].attn.gaug.log_var.weight' in log
     work_dir = workplace.folder / 'foreign'
     work_dir.mkdir()
     shutil.copy(pretrained[0], work_dir / 'epoch_2.pth')

@@ -23,9 +23,10 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
-from locat_mm.checkpoint import check_fit, read_state_dict
+from locat_mm.checkpoint import check_fit, read_state_dict, trust_checkpoints
 from locat_mm.engine import load_config
 from locat_mm.engine.complexity import build_model
+from locat_mm.engine.reporting import reports_errors
 
 #: Batches of a run that are not timed.
 NUM_WARMUP = 5
@@ -54,6 +55,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--log-interval', type=int, default=50, help='batches between two lines')
     parser.add_argument('--batch-size', type=int, default=1, help='images in a batch')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        'files from people you trust',
+    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -140,8 +147,10 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
+@reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    trust_checkpoints(args.trust_checkpoint)
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     args.amp = args.amp or bool((cfg.get('test_cfg') or {}).get('fp16'))
     init_default_scope(cfg.get('default_scope', 'mmengine'))

@@ -9,8 +9,10 @@ from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
+from locat_mm.checkpoint import trust_checkpoints
 from locat_mm.engine import load_config
 from locat_mm.engine.complexity import METHOD, Complexity, measure_complexity
+from locat_mm.engine.reporting import reports_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -55,8 +57,10 @@ def show(config: str, complexity: Complexity) -> None:
     console.print(METHOD)
 
 
+@reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    trust_checkpoints(False)
     image_size = (args.shape[0], args.shape[-1]) if args.shape else None
     complexity = measure_complexity(load_config(args.config, args.cfg_options), image_size)
     show(args.config, complexity)

@@ -5,15 +5,30 @@ Names alone change. Of a segmentor the backbone is taken.
 
 import argparse
 
-from locat_mm.checkpoint import check_target, read_state_dict, to_official, write_state_dict
+from locat_mm.checkpoint import (
+    check_target,
+    read_state_dict,
+    to_official,
+    trust_checkpoints,
+    write_state_dict,
+)
+from locat_mm.engine.reporting import reports_errors
 
 
+@reports_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help="checkpoint of OpenMMLab's, e.g. epoch_300.pth")
     parser.add_argument('dst', help='file to write: .safetensors, .pth or .pt')
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        'files from people you trust',
+    )
     args = parser.parse_args()
+    trust_checkpoints(args.trust_checkpoint)
     check_target(args.dst, args.force)
     state, left_out = to_official(read_state_dict(args.src))
     write_state_dict(state, args.dst, args.force)

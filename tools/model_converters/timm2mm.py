@@ -6,9 +6,17 @@ OpenMMLab's names alone.
 
 import argparse
 
-from locat_mm.checkpoint import check_target, read_state_dict, to_openmmlab, write_state_dict
+from locat_mm.checkpoint import (
+    check_target,
+    read_state_dict,
+    to_openmmlab,
+    trust_checkpoints,
+    write_state_dict,
+)
+from locat_mm.engine.reporting import reports_errors
 
 
+@reports_errors
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help='file, hf-hub:OWNER/NAME or timm:NAME')
@@ -20,7 +28,14 @@ def main() -> None:
         'backbone; by default PRR is taken for granted where there is GAug',
     )
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        'files from people you trust',
+    )
     args = parser.parse_args()
+    trust_checkpoints(args.trust_checkpoint)
     check_target(args.dst, args.force)
     state = read_state_dict(args.src)
     if any(key.startswith('backbone.') for key in state):
