@@ -1,10 +1,14 @@
-"""Backbones, necks and heads, registered with mmengine on import."""
+"""Backbones, necks, heads and algorithms, registered with mmengine on import."""
 
 from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT, TIMMBackbone
 from .heads import LinearSegHead
 from .necks import PatchRepresentationRefinement
+from .selfsup import DINO, DINOHead, DINOLoss
 
 __all__ = [
+    'DINO',
+    'DINOHead',
+    'DINOLoss',
     'LinearSegHead',
     'LocAt',
     'LocAtJumbo',

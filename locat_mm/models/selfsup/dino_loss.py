@@ -1,0 +1,105 @@
+"""DINO's loss: centred and sharpened teacher against student (arXiv 2104.14294, algorithm 1)."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import all_reduce
+from torch import Tensor, nn
+
+from ...registry import MODELS, register
+
+__all__ = ['DINOLoss']
+
+
+@register(MODELS)
+class DINOLoss(nn.Module):
+    """Cross-entropy between what the teacher and the student say of different crops.
+
+    ``mean over i ≠ v of −softmax((t_i − c) / τ_t) · log softmax(s_v / τ_s)``, where i runs over
+    the teacher's crops and v over the student's. The centre c is a moving average of t over all
+    processes. Computed in float32 at least.
+
+    Args:
+        out_channels: number of prototypes.
+        student_temp: τ_s.
+        teacher_temp: τ_t after its warm-up.
+        warmup_teacher_temp: τ_t in the first epoch of its warm-up.
+        warmup_epochs: epochs in which τ_t goes linearly from the one to the other, both included.
+        center_momentum: how much of the centre stays at each step.
+
+    Raises:
+        ValueError: if a temperature is not positive, ``warmup_epochs`` is negative or
+            ``center_momentum`` is outside [0, 1).
+    """
+
+    center: Tensor
+
+    def __init__(
+        self,
+        out_channels: int,
+        student_temp: float = 0.1,
+        teacher_temp: float = 0.04,
+        warmup_teacher_temp: float = 0.04,
+        warmup_epochs: int = 0,
+        center_momentum: float = 0.9,
+    ) -> None:
+        super().__init__()
+        if min(student_temp, teacher_temp, warmup_teacher_temp) <= 0:
+            raise ValueError(
+                'temperatures must be positive, got '
+                f'{student_temp=}, {teacher_temp=}, {warmup_teacher_temp=}'
+            )
+        if warmup_epochs < 0:
+            raise ValueError(f'warmup_epochs must not be negative, got {warmup_epochs}')
+        if not 0 <= center_momentum < 1:
+            raise ValueError(f'center_momentum must be within [0, 1), got {center_momentum}')
+        self.student_temp = student_temp
+        self.teacher_temp = teacher_temp
+        self.warmup_teacher_temp = warmup_teacher_temp
+        self.warmup_epochs = warmup_epochs
+        self.center_momentum = center_momentum
+        self.register_buffer('center', torch.zeros(1, out_channels))
+
+    def teacher_temp_in(self, epoch: int) -> float:
+        """τ_t in an epoch, counted from 0."""
+        if epoch >= self.warmup_epochs:
+            return self.teacher_temp
+        done = epoch / max(self.warmup_epochs - 1, 1)
+        return self.warmup_teacher_temp + done * (self.teacher_temp - self.warmup_teacher_temp)
+
+    def forward(self, student: Tensor, teacher: Tensor, epoch: int = 0) -> dict[str, Tensor]:
+        """
+        Args:
+            student: logits ``[V, B, K]`` of V crops of B images; the teacher's crops first.
+            teacher: logits ``[G, B, K]`` of the first G crops.
+            epoch: counted from 0.
+
+        Returns:
+            ``loss``, and to watch for collapse (in nats, of this process): ``entropy``, the mean
+            entropy of a teacher's distribution; ``batch_entropy``, the entropy of their mean;
+            ``kl``, the mean divergence of the student's from the teacher's, what the loss has
+            beyond the entropy. Each is at most ln K but ``kl``. If ``entropy`` stays at ln K
+            all distributions are uniform; if ``batch_entropy`` goes to 0 one prototype takes all.
+        """
+        dtype = torch.promote_types(student.dtype, torch.float32)  # under autocast it is half
+        student, teacher = student.to(dtype), teacher.detach().to(dtype)
+        log_student = F.log_softmax(student / self.student_temp, dim=-1)
+        temp = self.teacher_temp_in(epoch)
+        log_target = F.log_softmax((teacher - self.center) / temp, dim=-1)
+        target = log_target.exp()
+        crossed = torch.stack([-(t * log_student).sum(-1).mean(-1) for t in target])  # [G, V]
+        # No crop is compared with itself.
+        others = 1 - torch.eye(*crossed.shape, dtype=dtype, device=crossed.device)
+        loss = (crossed * others).sum() / others.sum()
+        if self.training:
+            self._update_center(teacher)
+        with torch.no_grad():
+            entropy = -(target * log_target).sum(-1).mean()
+            batch_entropy = torch.special.entr(target.mean((0, 1))).sum()
+            kl = loss - entropy
+        return dict(loss=loss, entropy=entropy, batch_entropy=batch_entropy, kl=kl)
+
+    @torch.no_grad()
+    def _update_center(self, teacher: Tensor) -> None:
+        mean = teacher.flatten(0, 1).mean(0, keepdim=True)
+        all_reduce(mean, 'mean')
+        self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)

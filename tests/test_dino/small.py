@@ -1,0 +1,90 @@
+"""A DINO of a few channels in float64, and what two processes make of it."""
+
+from pathlib import Path
+
+import torch
+from mmengine.logging import MessageHub
+from mmengine.model import MMDistributedDataParallel
+from torch import Tensor, distributed, multiprocessing
+
+from locat_mm.registry import MODELS
+
+#: Sides of the crops: two global ones, three local ones.
+SIDES = (16, 16, 8, 8, 8)
+MAX_ITERS = 10
+STEPS = 2
+
+
+def build(seed: int = 0, **changes) -> torch.nn.Module:
+    """``changes``: part of the model -> settings of it."""
+    torch.manual_seed(seed)
+    cfg = dict(
+        type='locat_mm.DINO',
+        backbone=dict(
+            type='locat_mm.LocAtViT',
+            arch=dict(embed_dim=16, depth=2, num_heads=2),
+            img_size=16,
+            patch_size=4,
+            out_type='raw',
+        ),
+        neck=dict(type='locat_mm.PatchRepresentationRefinement', num_heads=2),
+        head=dict(
+            type='locat_mm.DINOHead',
+            in_channels=16,
+            out_channels=12,
+            hidden_channels=20,
+            bottleneck_channels=8,
+        ),
+        loss=dict(teacher_temp=0.07, warmup_teacher_temp=0.04, warmup_epochs=4),
+        base_momentum=0.2,
+    )
+    for part, settings in changes.items():
+        merge = isinstance(settings, dict) and isinstance(cfg.get(part), dict)
+        cfg[part] = {**cfg[part], **settings} if merge else settings
+    model = MODELS.build(cfg)
+    model.init_weights()
+    # Not next to zero, so that wrong features give wrong logits.
+    with torch.no_grad():
+        for parameter in model.backbone.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.2)
+    return model.double()
+
+
+def make_crops(step: int, batch: int = 4, sides: tuple[int, ...] = SIDES) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    shapes = [(batch, 3, side, side) for side in sides]
+    return [torch.randn(shape, generator=generator, dtype=torch.double) for shape in shapes]
+
+
+def set_progress(epoch: int = 0) -> None:
+    """What mmengine's runner tells its models."""
+    hub = MessageHub.get_instance('dino')
+    hub.update_info('max_iters', MAX_ITERS)
+    hub.update_info('epoch', epoch)
+
+
+def train(model: torch.nn.Module, images: slice) -> tuple[dict, list]:
+    """A few steps of gradient descent on some of each batch's images."""
+    set_progress()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    losses = []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss = model([crop[images] for crop in make_crops(step)], mode='loss')['loss']
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    return getattr(model, 'module', model).state_dict(), losses
+
+
+def train_in_two_processes(folder: Path) -> None:
+    multiprocessing.spawn(_work, args=(folder,), nprocs=2)
+
+
+def _work(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    # Other weights in each process: the first's are taken.
+    model = MMDistributedDataParallel(build(seed=rank), broadcast_buffers=False)
+    torch.save(train(model, slice(2 * rank, 2 * rank + 2)), folder / f'{rank}.pt')
+    distributed.destroy_process_group()
