@@ -8,7 +8,7 @@ from .distribution import check_openmmlab
 
 check_openmmlab()
 
-from . import datasets, engine, layers, models  # noqa: E402  (needs OpenMMLab, checked above)
+from . import datasets, engine, evaluation, layers, models  # noqa: E402  (needs OpenMMLab, checked above)
 from .checkpoint import load_official  # noqa: E402
 from .config import config_path  # noqa: E402
 from .layers import attach, detach  # noqa: E402
@@ -21,6 +21,7 @@ __all__ = [
     'datasets',
     'detach',
     'engine',
+    'evaluation',
     'layers',
     'load_official',
     'models',

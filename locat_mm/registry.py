@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mmengine.registry import HOOKS as ROOT_HOOKS
+from mmengine.registry import LOOPS as ROOT_LOOPS
+from mmengine.registry import METRICS as ROOT_METRICS
 from mmengine.registry import MODELS as ROOT_MODELS
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as ROOT_OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import STRATEGIES as ROOT_STRATEGIES
@@ -19,6 +21,8 @@ from mmengine.registry import Registry
 
 __all__ = [
     'HOOKS',
+    'LOOPS',
+    'METRICS',
     'MODELS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'STRATEGIES',
@@ -27,11 +31,15 @@ __all__ = [
 ]
 
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='locat_mm', locations=['locat_mm.engine'])
+LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='locat_mm', locations=['locat_mm.evaluation'])
+METRICS = Registry(
+    'metric', parent=ROOT_METRICS, scope='locat_mm', locations=['locat_mm.evaluation']
+)
 MODELS = Registry(
     'model',
     parent=ROOT_MODELS,
     scope='locat_mm',
-    locations=['locat_mm.layers', 'locat_mm.models'],
+    locations=['locat_mm.layers', 'locat_mm.models', 'locat_mm.evaluation'],
 )
 OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     'optimizer wrapper constructor',

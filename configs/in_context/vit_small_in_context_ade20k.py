@@ -1,0 +1,5 @@
+_base_ = ['../_base_/models/vit_small.py', '../_base_/tasks/in_context_ade20k.py']
+
+model = dict(
+    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
+)

@@ -1,0 +1,90 @@
+"""In-context segmentation of a frozen backbone (Hummingbird), for configs in configs/in_context.
+
+Without CHECKPOINT the backbone starts from the config's init_cfg. CHECKPOINT may be that of a
+classifier, of a self-supervised model (say where the backbone is, with --prefix) or of a backbone,
+and anything that init_cfg takes.
+"""
+
+import argparse
+import os
+
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.fileio import dump
+
+from locat_mm.engine import build_runner, load_config
+from locat_mm.engine.hooks import innermost
+from locat_mm.engine.reporting import reports_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file of an InContextSegmentor')
+    parser.add_argument('checkpoint', nargs='?', help="weights for the backbone: init_cfg's")
+    parser.add_argument('--prefix', help="what the backbone's names in CHECKPOINT start with")
+    parser.add_argument('--max-patches', type=int, help='bound of the bank')
+    parser.add_argument('--work-dir', help='where logs and metrics go')
+    parser.add_argument('--out', metavar='FILE.json', help='write the metrics there, too')
+    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='execute what a checkpoint asks for; only for files from people you trust',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.out and not args.out.endswith('.json'):
+        parser.error(f'--out writes JSON, so its name must end in .json, got {args.out}')
+    if args.prefix and not args.checkpoint:
+        parser.error('--prefix needs CHECKPOINT')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def merge_args(cfg: Config, args: argparse.Namespace) -> None:
+    """
+    Raises:
+        ValueError: if the config is of another model, or nothing says where its weights are.
+    """
+    if str(cfg.model.get('type')).rpartition('.')[2] != 'InContextSegmentor':
+        raise ValueError(f'{cfg.filename} has no InContextSegmentor, but {cfg.model.get("type")}')
+    cfg.launcher = args.launcher
+    if args.checkpoint:
+        init = dict(type='Pretrained', checkpoint=args.checkpoint)
+        cfg.model.backbone.init_cfg = {**init, **(dict(prefix=args.prefix) if args.prefix else {})}
+    if not cfg.model.backbone.get('init_cfg') and not cfg.model.backbone.get('pretrained'):
+        raise ValueError(f'{cfg.filename} names no weights in model.backbone: give CHECKPOINT')
+    if args.max_patches is not None:
+        cfg.model.max_patches = args.max_patches
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = args.show_dir
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    cfg = load_config(args.config, args.cfg_options, args.work_dir)
+    merge_args(cfg, args)
+    runner = build_runner(cfg, trust_checkpoint=args.trust_checkpoint)
+    # mmengine does it before training alone.
+    innermost(runner.model).init_weights()  # type: ignore[operator]
+    metrics = runner.test()
+    if args.out and is_main_process():
+        dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,88 @@
+"""A look inside a vision transformer: one figure per image.
+
+For a patch: its attention, layer by layer, and its Gaussians; for all patches: the width and
+strength of their Gaussians, their similarity to [CLS], and what PRR reads of them. What a model
+has not, such as the Gaussians of a plain ViT, is left out.
+"""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from locat_mm.analysis.figures import draw_inspection
+from locat_mm.analysis.inspection import Inspector
+from locat_mm.checkpoint import trust_checkpoints
+from locat_mm.engine.reporting import reports_errors
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file of mmpretrain or mmseg')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('images', nargs='+', metavar='image', help='image files')
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        '--patch',
+        type=int,
+        nargs=2,
+        metavar=('ROW', 'COL'),
+        help='the patch to look at, counted from 0 in the grid behind the patch embedding; by '
+        'default the one in the centre',
+    )
+    where.add_argument(
+        '--point',
+        type=float,
+        nargs=2,
+        metavar=('X', 'Y'),
+        help='a pixel of the patch to look at, in the image as the test pipeline makes it, which '
+        'the figure shows',
+    )
+    parser.add_argument(
+        '--layers',
+        type=int,
+        nargs='+',
+        help='attention layers, counted from 0, -1 is the last; by default six from the first to '
+        'the last',
+    )
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('work_dirs/inspect'), help='where NAME.png go'
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        'files from people you trust',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    args = parser.parse_args(argv)
+    names = [Path(image).stem for image in args.images]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        parser.error(f'several images would be written to the same file: {", ".join(twice)}')
+    return args
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    trust_checkpoints(args.trust_checkpoint)
+    inspector = Inspector(args.config, args.checkpoint, args.cfg_options)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(args.images, 1):
+        inspection = inspector(image)
+        point = inspection.point_of(*args.patch) if args.patch else args.point
+        out = args.out_dir / f'{Path(image).stem}.png'
+        draw_inspection(inspection, out, point, args.layers)
+        print(f'[{number}/{len(args.images)}] {image} -> {out}', flush=True)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,157 @@
+"""k-NN accuracy of a model's frozen features, as DINO measures it.
+
+For any classification or self-supervised config of mmpretrain: the training images, through the
+test pipeline, are the bank, and the test images its queries. A config whose test_cfg or val_cfg is
+a k-NN loop keeps that loop's settings. With --features-in no model is run.
+"""
+
+import argparse
+import os
+from typing import Any
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.dist import is_main_process
+from mmengine.fileio import dump
+from safetensors.torch import load_file
+
+from locat_mm.engine import build_runner, load_config
+from locat_mm.engine.reporting import reports_errors
+from locat_mm.evaluation import knn_predict
+
+LOOPS = ('KNNTestLoop', 'KNNValLoop')
+DEFAULTS: dict[str, Any] = dict(k=[10, 20, 100, 200], temperature=0.07)
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', nargs='?', help='config file')
+    parser.add_argument('checkpoint', nargs='?', help='checkpoint file')
+    parser.add_argument('--k', type=int, nargs='+', help='neighbours; by default 10 20 100 200')
+    parser.add_argument('--temperature', type=float, help='of the votes; by default 0.07')
+    parser.add_argument(
+        '--features',
+        choices=['cls', 'avg', 'neck'],
+        help="class token (default), mean patch, or what the neck gives (PRR's class token)",
+    )
+    parser.add_argument('--backbone', help="its dotted name in the model; by default 'backbone'")
+    parser.add_argument('--dtype', choices=['float32', 'float16'], help='of the bank')
+    parser.add_argument('--features-out', metavar='FILE', help='keep the features (.safetensors)')
+    parser.add_argument('--features-in', metavar='FILE', help='features kept before')
+    parser.add_argument('--work-dir', help='where logs and metrics go')
+    parser.add_argument('--out', metavar='FILE.json', help='write the metrics there, too')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='execute what a checkpoint asks for; only for files from people you trust',
+    )
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args(argv)
+    if args.out and not args.out.endswith('.json'):
+        parser.error(f'--out writes JSON, so its name must end in .json, got {args.out}')
+    if args.features_in is None and (args.config is None or args.checkpoint is None):
+        parser.error('a config and a checkpoint are needed, or --features-in')
+    if args.features_in is not None:
+        others = ('config', 'features', 'backbone', 'dtype', 'features_out', 'work_dir')
+        given = [name for name in others if getattr(args, name) is not None]
+        given += [
+            name for name in ('amp', 'cfg_options', 'trust_checkpoint') if getattr(args, name)
+        ]
+        if given or args.launcher != 'none':
+            parser.error(f'--features-in runs no model, so it takes no {", ".join(given)}')
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def set_loop(cfg: Config, args: argparse.Namespace) -> None:
+    """Make the config's test a k-NN evaluation.
+
+    Raises:
+        ValueError: if the config does not say where the images are.
+    """
+    given = ('k', 'temperature', 'features', 'backbone', 'dtype', 'features_out')
+    loop = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
+    if args.amp:
+        loop['fp16'] = True
+    own = [cfg[key] for key in ('test_cfg', 'val_cfg') if is_knn(cfg.get(key))]
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+    if not loader:
+        raise ValueError(f'{cfg.filename} has neither test_dataloader nor val_dataloader')
+    if own:
+        loop = {**own[0], **loop}
+    else:
+        loop['bank_dataloader'] = bank_of(cfg, loader)
+    cfg.test_dataloader = loader
+    cfg.test_cfg = {**loop, 'type': 'locat_mm.KNNTestLoop'}
+    evaluators = [cfg.get(key) for key in ('test_evaluator', 'val_evaluator')]
+    is_ours = [e for e in evaluators if 'KNNAccuracy' in str((e or {}).get('type'))] if own else []
+    cfg.test_evaluator = is_ours[0] if is_ours else dict(type='locat_mm.KNNAccuracy')
+
+
+def is_knn(loop: dict | None) -> bool:
+    return str((loop or {}).get('type')).rpartition('.')[2] in LOOPS
+
+
+def bank_of(cfg: Config, loader: dict) -> dict:
+    """The loader of the training images, once and in order, through the test pipeline."""
+    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+    if not dataset or 'pipeline' not in dataset:
+        raise ValueError(
+            f'{cfg.filename} has no plain train_dataloader.dataset to be the bank: name one in '
+            "test_cfg=dict(type='locat_mm.KNNTestLoop', bank_dataloader=...)"
+        )
+    return {
+        **loader,
+        'sampler': dict(type='DefaultSampler', shuffle=False),
+        'drop_last': False,
+        'dataset': {**dataset, 'pipeline': loader['dataset']['pipeline']},
+    }
+
+
+def evaluate_file(args: argparse.Namespace) -> dict[str, float]:
+    """Accuracies from kept features.
+
+    Raises:
+        ValueError: if the file lacks a part, or k is larger than the bank.
+    """
+    content = load_file(args.features_in)
+    parts = ('queries', 'bank', 'bank_labels', 'query_labels')
+    missing = [name for name in parts if name not in content]
+    if missing:
+        raise ValueError(f'{args.features_in} is no file of --features-out: no {missing}')
+    queries, bank, labels, targets = (content[name] for name in parts)
+    k = args.k or DEFAULTS['k']
+    temperature = args.temperature or DEFAULTS['temperature']
+    found = knn_predict(queries, bank, labels, k, temperature, top=1)
+    hits = {f'knn/top1_k{n}': classes[:, 0] == targets for n, classes in found.items()}
+    return {key: 100 * float(hit.double().mean()) for key, hit in hits.items()}
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    if args.features_in is not None:
+        metrics = evaluate_file(args)
+        print('  '.join(f'{key}: {value:.4f}' for key, value in metrics.items()))
+    else:
+        cfg = load_config(args.config, args.cfg_options, args.work_dir)
+        cfg.launcher, cfg.load_from, cfg.resume = args.launcher, args.checkpoint, False
+        set_loop(cfg, args)
+        with torch.no_grad():
+            metrics = build_runner(cfg, args.checkpoint, args.trust_checkpoint).test()
+    if args.out and is_main_process():
+        dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()
