@@ -1,0 +1,22 @@
+"""What a vision transformer does with an image, read while it runs.
+
+:class:`Recorder` records one image, :class:`locat_mm.analysis.inspection.Inspector` does so from a
+config and a checkpoint, :mod:`locat_mm.analysis.figures` and :mod:`locat_mm.analysis.kernels` draw
+what came out.
+"""
+
+from .measures import attention_weights, cls_similarity, refinement_weights
+from .recording import LayerRecord, Recorder
+from .structure import AttentionLayer, class_tokens, find_backbone, find_layers
+
+__all__ = [
+    'AttentionLayer',
+    'LayerRecord',
+    'Recorder',
+    'attention_weights',
+    'class_tokens',
+    'cls_similarity',
+    'find_backbone',
+    'find_layers',
+    'refinement_weights',
+]

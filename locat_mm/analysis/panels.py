@@ -1,0 +1,109 @@
+"""What the figures are put together from: one axis each."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.patches import Ellipse, Rectangle
+from matplotlib.ticker import FuncFormatter, NullFormatter
+from torch import Tensor
+
+from .inspection import Inspection
+from .recording import LayerRecord
+
+__all__ = [
+    'colour_bar',
+    'fade',
+    'frame',
+    'kernel_ellipse',
+    'label_bar',
+    'mark_patch',
+    'show_map',
+    'show_picture',
+    'tick',
+]
+
+_POINT = '#00e5ff'
+
+
+def kernel_ellipse(
+    inspection: Inspection, layer: LayerRecord, patch: tuple[int, int], sigmas: float, **style
+) -> Ellipse:
+    """Where the Gaussian of a patch is at so many standard deviations.
+
+    The Gaussian is G of GAug with the paper's Σ (arXiv 2603.04892), without the ``eps`` that the
+    code adds to the variance; of the heads, which have a Σ each, the mean.
+
+    Args:
+        inspection: gives the pixels of a patch.
+        layer: with GAug.
+        patch: (row, column).
+        sigmas: 1 for one standard deviation on either side.
+        style: of matplotlib's Ellipse.
+    """
+    assert layer.sigma is not None
+    rows, columns = inspection.patch_pixels(layer.grid_size)
+    sigma_row, sigma_column = layer.sigma[patch].tolist()
+    centre = (patch[1] + 0.5) * columns, (patch[0] + 0.5) * rows
+    size = 2 * sigmas * sigma_column * columns, 2 * sigmas * sigma_row * rows
+    return Ellipse(centre, *size, fill=False, **style)
+
+
+def show_map(
+    axis: Any, inspection: Inspection, values: Tensor, colours: str, norm: Any, alpha: float = 1.0
+) -> Any:
+    """A value per patch, where the patches lie in the picture."""
+    rows, columns = inspection.patch_pixels((values.shape[0], values.shape[1]))
+    extent = (0, values.shape[1] * columns, values.shape[0] * rows, 0)
+    return axis.imshow(
+        values.numpy(),
+        cmap=colours,
+        norm=norm,
+        alpha=alpha,
+        extent=extent,
+        interpolation='nearest',
+    )
+
+
+def show_picture(axis: Any, picture: np.ndarray) -> None:
+    height, width = picture.shape[:2]
+    axis.imshow(picture, extent=(0, width, height, 0), interpolation='nearest')
+
+
+def frame(axis: Any, inspection: Inspection) -> None:
+    """Cut at the edge of the picture: what lies beyond is padding."""
+    height, width = inspection.picture.shape[:2]
+    axis.set(xlim=(0, width), ylim=(height, 0), aspect='equal', xticks=[], yticks=[])
+
+
+def tick(axis: Any, inspection: Inspection) -> None:
+    height, width = inspection.picture.shape[:2]
+    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[0, width], yticks=[0, height])
+    axis.set_xlabel('pixels', fontsize=8, labelpad=-4)
+    axis.tick_params(labelsize=7)
+
+
+def mark_patch(axis: Any, inspection: Inspection, layer: LayerRecord, patch: tuple) -> None:
+    rows, columns = inspection.patch_pixels(layer.grid_size)
+    corner = (patch[1] * columns, patch[0] * rows)
+    axis.add_patch(Rectangle(corner, columns, rows, fill=False, edgecolor=_POINT, linewidth=1.2))
+
+
+def fade(picture: np.ndarray) -> np.ndarray:
+    """Grey and light, for what is drawn on top."""
+    grey = picture.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
+    return (255 - (255 - grey) * 0.5).astype(np.uint8)
+
+
+def colour_bar(axis: Any, image: Any, label: str) -> None:
+    """In an axis of its own, of a figure or beside others."""
+    bar = axis.figure.colorbar(image, cax=axis)
+    if isinstance(image.norm, LogNorm):
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
+    label_bar(bar, label)
+
+
+def label_bar(bar: Any, label: str) -> None:
+    bar.set_label(label, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
