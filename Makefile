@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach bench bench-families test test-openmmlab test-kernels test-stock lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach bench bench-families reliability test test-openmmlab test-kernels test-stock lint format clean
 
 install: $(VENV)/.installed
 
@@ -36,8 +36,16 @@ bench-families: install
 	$(BIN)/python benchmarks/families.py --sizes tiny small base --batch-size 4 \
 	  --rounds 7 --iterations 2
 
+# What docs/reliability.md reports; make test runs a short version of each. About an hour.
+reliability: install
+	$(BIN)/python reliability/kills.py --kills 200 --seed 0 --out docs/reliability/kills.log
+	$(BIN)/python reliability/mutations.py --count 600 --seed 0 --out docs/reliability/mutations.log
+	$(BIN)/python reliability/disasters.py --out docs/reliability/disasters.log
+	$(BIN)/python reliability/cost.py --out docs/reliability/cost.log
+	$(BIN)/python reliability/data_scale.py --out docs/reliability/data_scale.md
+
 test: install
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadscope
 
 # The same tests on upstream's packages, in an environment of their own. mmcv is compiled for it:
 # half an hour on two cores.
@@ -53,7 +61,7 @@ $(UPSTREAM)/.installed: requirements.txt requirements-dev.txt requirements-openm
 	@touch $@
 
 test-openmmlab: $(UPSTREAM)/.installed
-	$(UPSTREAM)/bin/python -m pytest tests
+	$(UPSTREAM)/bin/python -m pytest tests --numprocesses 2 --dist loadscope
 
 # Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
 test-kernels: install

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def pytest_configure():
-    torch.set_num_threads(2)
+    # make test runs two halves side by side, with one thread each.
+    torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,8 @@ def test_demo_runs_end_to_end(workplace):
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == ['ViT', 'LocAtViT']
     for row in summary:
-        assert set(row) == {'name', 'top1', 'miou', 'params', 'seconds'}
+        assert set(row) == {'name', 'top1', 'miou', 'params', 'seconds', 'knn', 'in_context'}
+        assert 0 < row['knn'] <= 100 and 0 <= row['in_context'] <= 100
         assert 0 <= row['top1'] <= 100 and 0 <= row['miou'] <= 100 and row['seconds'] > 0
         assert row['name'] in printed
     # GAug: 2 × 32 + 2 and 32 + 1 parameters in each of 4 blocks

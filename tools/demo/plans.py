@@ -70,6 +70,8 @@ class Plan:
     processes: int = 1
     summary: str = 'summary'
     picture: str | None = None
+    #: also look at the pretrained features: k-NN, in-context segmentation, a figure of kernels
+    features: bool = False
 
     def root(self, smoke: bool) -> Path:
         return Path('work_dirs') / (f'{self.folder}_smoke' if smoke else self.folder)
@@ -78,8 +80,8 @@ class Plan:
         return self.root(smoke) / row.stem / f'seed{seed}'
 
     def command(self, tool: str, args: list[str]) -> list[str]:
-        """``tool`` (``'train'`` or ``'test'``) with its arguments, as a user would call it."""
-        if self.processes == 1:
+        """A tool, such as ``'train'``, with its arguments, as a user would call it."""
+        if self.processes == 1 or tool not in ('train', 'test'):
             return [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *args]
         count = 2 if tool == 'test' else 1  # config and checkpoint, or the config
         script = str(ROOT / 'tools' / f'dist_{tool}.sh')
@@ -87,7 +89,7 @@ class Plan:
 
 
 PLANS = {
-    'demo': Plan(DEMO, 'demo', picture='demo.png'),
+    'demo': Plan(DEMO, 'demo', picture='demo.png', features=True),
     'ablation': Plan(ABLATION, 'demo_ablation'),
     'families': Plan(FAMILIES, 'demo_families', SHORT, processes=2),
     'attach': Plan(ATTACH, 'demo', summary='attach', picture='attach.png'),

@@ -1,9 +1,9 @@
 """The main job end to end on embedded data: pretrain, freeze, decode, test, compare.
 
-Every step is one call of the tools that a real run uses (tools/train.py, tools/test.py); only
-the configs and the data are small. ``--ablation`` runs its rows over several seeds,
-``--families`` every family for a few epochs through the dist tools, ``--attach`` puts LocAt into
-the ViT that the demo pretrained. An interrupted run continues where it stopped.
+Every step is one call of the tools that a real run uses (tools/train.py, tools/test.py,
+tools/analysis_tools); only the configs and the data are small. ``--ablation`` runs its rows over
+several seeds, ``--families`` every family for a few epochs through the dist tools, ``--attach``
+puts LocAt into the ViT that the demo pretrained. An interrupted run continues where it stopped.
 """
 
 import argparse
@@ -20,14 +20,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from figure import draw
 from mmengine.config import Config
 from plans import PLANS, ROOT, SMOKE, Plan, Row
-from rich.console import Console
-from rich.table import Table
+from table import average, show
 
+from locat_mm.analysis import draw_kernels
 from locat_mm.checkpoint import read_state_dict
+from locat_mm.engine.reporting import reports_errors
 
 DATA = Path('data/digit_scenes')
 PARTS = ('classify', 'segment')
@@ -75,6 +75,33 @@ def fingerprint(row: Row, plan: Plan, smoke: bool) -> str:
 
 def config_path(row: Row, part: str) -> Path:
     return ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py'
+
+
+def in_context_config(row: Row) -> Path:
+    return ROOT / 'configs' / 'demo' / f'in_context_{row.stem}.py'
+
+
+def look_at_features(row: Row, plan: Plan, smoke: bool) -> dict:
+    """What the pretrained features of seed 0 know without any further training.
+
+    Returns:
+        ``knn`` (top-1 of 20 neighbours) and ``in_context`` (mIoU), percent.
+    """
+    work_dir = plan.work_dir(row, 0, smoke)
+    checkpoint = last_checkpoint(work_dir / 'classify')
+    classifier, in_context = map(str, (config_path(row, 'classify'), in_context_config(row)))
+    results = {}
+    for name, key, args in (
+        ('knn', 'knn/top1_k20', [classifier, checkpoint, '--k', '20']),
+        ('in_context', 'mIoU', [in_context, checkpoint, '--prefix', 'backbone']),
+    ):
+        part_dir = work_dir / name
+        out = part_dir / 'metrics.json'
+        args += ['--work-dir', str(part_dir), '--out', str(out)]
+        command = plan.command(f'analysis_tools/{name}', args)
+        call(f'{row.name}, {name}', part_dir / 'test.txt', command)
+        results[name] = round(json.loads(out.read_text())[key], 2)
+    return results
 
 
 def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
@@ -141,6 +168,15 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
     return result
 
 
+def draw_kernels_of(row: Row, plan: Plan, smoke: bool) -> None:
+    """What GAug learned in pretraining, over one scene."""
+    checkpoint = last_checkpoint(plan.work_dir(row, 0, smoke) / 'classify')
+    scene = min((DATA / 'scenes' / 'images' / 'validation').glob('*.png'))
+    out = plan.root(smoke) / 'kernels.png'
+    draw_kernels(str(config_path(row, 'classify')), checkpoint, str(scene), str(out))
+    print(f'Kernels of {row.name}: {out}')
+
+
 def last_checkpoint(folder: Path) -> str:
     return (folder / 'last_checkpoint').read_text().strip()
 
@@ -162,35 +198,6 @@ def count_parameters(checkpoint: str) -> int:
     return sum(value.numel() for key, value in state.items() if key.startswith('backbone.'))
 
 
-def average(results: list[dict]) -> dict:
-    """Mean and sample deviation of one row over its seeds."""
-    summary = {key: results[0][key] for key in ('name', 'params')}
-    for key in ('top1', 'miou', 'seconds'):
-        values = [result[key] for result in results]
-        summary[key] = round(float(np.mean(values)), 2)
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-        summary[f'{key}_std'] = round(deviation, 2)
-    return summary
-
-
-def show(rows: list[dict]) -> None:
-    """Print the table."""
-
-    def cell(row: dict, key: str, digits: int) -> str:
-        deviation = row.get(f'{key}_std')
-        spread = '' if deviation is None else f' ± {deviation:.{digits}f}'
-        return f'{row[key]:.{digits}f}{spread}'
-
-    table = Table()
-    table.add_column('model', no_wrap=True)
-    for header in ('top-1 (%)', 'mIoU (%)', 'parameters', 'training (s)'):
-        table.add_column(header, justify='right', no_wrap=True)
-    for row in rows:
-        quality = [cell(row, 'top1', 2), cell(row, 'miou', 2)]
-        table.add_row(row['name'], *quality, f'{row["params"]:,}', cell(row, 'seconds', 0))
-    Console(width=100).print(table)
-
-
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     kind = parser.add_mutually_exclusive_group()
@@ -208,6 +215,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+@reports_errors
 def main() -> None:
     args = parse_args()
     chosen = [name for name in ('ablation', 'families', 'attach') if getattr(args, name)]
@@ -235,6 +243,13 @@ def main() -> None:
                     due, pool.map(lambda job: run_row(*job, plan, args.smoke), due), strict=True
                 ):
                     results[job[0]].append(result)
+            if plan.features:
+                for row, found in zip(
+                    rows,
+                    pool.map(lambda row: look_at_features(row, plan, args.smoke), rows),
+                    strict=True,
+                ):
+                    results[row][0] |= found
         finally:
             pool.shutdown(cancel_futures=True)
     if args.ablation:
@@ -257,6 +272,8 @@ def main() -> None:
             for row in rows
         }
         print(f'Picture: {draw(models, DATA / "scenes", work_dir / plan.picture)}')
+    if plan.features:
+        draw_kernels_of(rows[-1], plan, args.smoke)
 
 
 if __name__ == '__main__':

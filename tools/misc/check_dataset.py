@@ -37,6 +37,7 @@ from locat_mm.datasets import (
     leaves,
 )
 from locat_mm.engine import load_config
+from locat_mm.engine.reporting import reports_errors
 
 #: Names that are printed of each kind; the report has all.
 SHOWN = 5
@@ -240,6 +241,7 @@ def build(cfg: Config, split: str) -> list:
     return list(leaves(DATASETS.build(dataset_cfg)))
 
 
+@reports_errors
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options)

@@ -1,0 +1,39 @@
+"""The demo's table."""
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+__all__ = ['average', 'show']
+
+
+def average(results: list[dict]) -> dict:
+    """Mean and sample deviation of one row over its seeds."""
+    summary = {key: results[0][key] for key in ('name', 'params')}
+    for key in ('top1', 'miou', 'seconds'):
+        values = [result[key] for result in results]
+        summary[key] = round(float(np.mean(values)), 2)
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        summary[f'{key}_std'] = round(deviation, 2)
+    return summary
+
+
+def show(rows: list[dict]) -> None:
+    """Print the table."""
+
+    def cell(row: dict, key: str, digits: int) -> str:
+        deviation = row.get(f'{key}_std')
+        spread = '' if deviation is None else f' ± {deviation:.{digits}f}'
+        return f'{row[key]:.{digits}f}{spread}'
+
+    table = Table()
+    table.add_column('model', no_wrap=True)
+    quality_of = {'top1': 'top-1 (%)', 'miou': 'mIoU (%)'}
+    if all('knn' in row for row in rows):
+        quality_of |= {'knn': 'k-NN (%)', 'in_context': 'in-context mIoU (%)'}
+    for header in (*quality_of.values(), 'parameters', 'training (s)'):
+        table.add_column(header, justify='right', no_wrap=True)
+    for row in rows:
+        quality = [cell(row, key, 2) for key in quality_of]
+        table.add_row(row['name'], *quality, f'{row["params"]:,}', cell(row, 'seconds', 0))
+    Console(width=100).print(table)
