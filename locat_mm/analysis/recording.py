@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from ..layers.attach import _find_patch_embed
-from ..layers.image_grid import _read_grid
+from ..layers.attach import find_patch_embed
+from ..layers.image_grid import read_grid
 from ..models import PatchRepresentationRefinement
 from .measures import attention_weights, cls_similarity, refinement_weights
 from .structure import AttentionLayer, class_tokens, find_backbone, find_layers, window_patches
@@ -127,7 +127,7 @@ class Recorder:
         self.model = model
         self.backbone = find_backbone(model)
         self.layers = find_layers(self.backbone)
-        _, self.patch_embed = _find_patch_embed(self.backbone)
+        _, self.patch_embed = find_patch_embed(self.backbone)
         self.num_class_tokens, self.num_prefix_tokens = class_tokens(self.backbone)
         necks = [m for m in model.modules() if isinstance(m, PatchRepresentationRefinement)]
         self.neck = necks[-1] if necks else None
@@ -225,7 +225,7 @@ class Recorder:
                 'the model runs several times for one image: for sliding windows add '
                 '--cfg-options model.test_cfg.mode=whole'
             )
-        height, width = _read_grid(patch_embed, args, output)
+        height, width = read_grid(patch_embed, args, output)
         self.grid_size = (int(height), int(width))
 
     def _take_refined(self, _: nn.Module, args: tuple) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import SUPPORTED, GaussianAugmentation
-from ..layers.attach import _count_prefix_tokens, _find_patch_embed
+from ..layers.attach import count_prefix_tokens, find_patch_embed
 from ..layers.hosts import augmented_class
 from ..models import LocAtJumbo
 
@@ -77,10 +77,10 @@ def class_tokens(backbone: nn.Module) -> tuple[int, int]:
     Returns:
         (0, 0) if it has no class token.
     """
-    owner, _ = _find_patch_embed(backbone)
+    owner, _ = find_patch_embed(backbone)
     if getattr(owner, 'cls_token', None) is None:
         return 0, 0
-    num_prefix = _count_prefix_tokens(owner)
+    num_prefix = count_prefix_tokens(owner)
     if num_prefix == 0:  # mmseg's class token may be there and switched off
         return 0, 0
     return (num_prefix if isinstance(owner, LocAtJumbo) else 1), num_prefix

@@ -11,7 +11,7 @@ from .gaussian_augment import STARTS
 from .hosts import augmented_class, find_attention
 from .image_grid import ImageGrid, can_tell_grid
 
-__all__ = ['attach', 'detach']
+__all__ = ['attach', 'count_prefix_tokens', 'detach', 'find_patch_embed']
 
 
 def attach(
@@ -63,12 +63,12 @@ def attach(
         kind.check(attn)
     image_grid = None
     if any(kind.fixed_grid(attn) is None for attn, kind in layers):
-        owner, patch_embed = _find_patch_embed(model)
+        owner, patch_embed = find_patch_embed(model)
         grid_size = _built_grid(owner, patch_embed) if grid_size is None else grid_size
         if min(grid_size) < 1:
             raise ValueError(f'grid_size must be at least 1×1, got {tuple(grid_size)}')
         if num_prefix_tokens is None:
-            num_prefix_tokens = _count_prefix_tokens(owner)
+            num_prefix_tokens = count_prefix_tokens(owner)
         image_grid = ImageGrid()
         patch_embed.register_forward_hook(image_grid)
     elif grid_size is not None or num_prefix_tokens is not None:
@@ -110,8 +110,12 @@ def detach(model: nn.Module) -> nn.Module:
     return model
 
 
-def _find_patch_embed(model: nn.Module) -> tuple[Any, Any]:
-    """The module that owns the patch embedding, and the patch embedding."""
+def find_patch_embed(model: nn.Module) -> tuple[Any, Any]:
+    """The module that owns the patch embedding, and the patch embedding.
+
+    Raises:
+        ValueError: if the model has none, or several.
+    """
     names = [name for name, _ in model.named_modules() if name.rpartition('.')[2] == 'patch_embed']
     if len(names) != 1:
         found = f': {", ".join(names)}. Attach to the backbone itself' if names else ''
@@ -146,7 +150,8 @@ def _built_grid(owner: Any, patch_embed: Any) -> tuple[int, int]:
     )
 
 
-def _count_prefix_tokens(owner: Any) -> int:
+def count_prefix_tokens(owner: Any) -> int:
+    """Tokens before the patches, by what timm and mmpretrain call them, or 1 for a class token."""
     for name in ('num_prefix_tokens', 'num_extra_tokens'):  # timm, mmpretrain
         if hasattr(owner, name):
             return getattr(owner, name)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ['ImageGrid', 'can_tell_grid']
+__all__ = ['ImageGrid', 'can_tell_grid', 'read_grid']
 
 
 class ImageGrid:
@@ -24,7 +24,7 @@ class ImageGrid:
         self._in_backward = False
 
     def __call__(self, patch_embed: nn.Module, args: tuple, output: Any) -> None:
-        height, width = map(_untraced, _read_grid(patch_embed, args, output))
+        height, width = map(_untraced, read_grid(patch_embed, args, output))
         self._grids[height * width] = (height, width)
         if not torch.compiler.is_compiling():  # what is compiled knows its grids by heart
             self._remember(height, width)
@@ -72,7 +72,8 @@ def can_tell_grid(patch_embed: nn.Module) -> bool:
     return hasattr(patch_embed, 'dynamic_feat_size') or hasattr(patch_embed, 'init_out_size')
 
 
-def _read_grid(patch_embed: Any, args: tuple, output: Any) -> tuple[int, int]:
+def read_grid(patch_embed: Any, args: tuple, output: Any) -> tuple[int, int]:
+    """Rows and columns of patches, from a call of a patch embedding and what it returned."""
     if isinstance(output, Tensor):  # timm
         return patch_embed.dynamic_feat_size(args[0].shape[-2:])
     _, grid_size = output  # mmpretrain, mmseg

@@ -9,7 +9,7 @@ import torch
 
 from locat_mm.engine import find_resumable
 
-CHOSEN = ('worker killed', 'one of two processes killed')
+CHOSEN = ('full disk', 'worker killed')
 
 
 @pytest.fixture(scope='module')
@@ -17,12 +17,12 @@ def outcomes(workplace, tmp_path_factory):
     place = tmp_path_factory.mktemp('disasters')
     chosen = [disaster for disaster in disasters.DISASTERS if disaster.name in CHOSEN]
 
+    peace = place / 'peace'
+    assert disasters.resume_in_peace(peace, workplace.folder, 1, resume=False)
+    expected = Path(find_resumable(peace))
+
     def run(disaster):
-        peace = place / f'peace_{disaster.processes}'
-        assert disasters.resume_in_peace(peace, workplace.folder, disaster.processes, resume=False)
-        expected = Path(find_resumable(peace))
-        folder = place / f'disaster_{disaster.processes}'
-        return disasters.suffer(disaster, folder, workplace.folder, expected)
+        return disasters.suffer(disaster, place / disaster.name, workplace.folder, expected)
 
     with ThreadPoolExecutor(len(chosen)) as pool:
         return {row['name']: row for row in pool.map(run, chosen)}

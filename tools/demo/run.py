@@ -25,7 +25,7 @@ from mmengine.config import Config
 from plans import PLANS, ROOT, SMOKE, Plan, Row
 from table import average, show
 
-from locat_mm.analysis import draw_kernels
+from locat_mm.analysis.kernels import draw_kernels
 from locat_mm.checkpoint import read_state_dict
 from locat_mm.engine.reporting import reports_errors
 
