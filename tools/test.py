@@ -1,15 +1,20 @@
 """Test a checkpoint of a config: pretraining (mmpretrain) and segmentation (mmseg) alike."""
 
 import argparse
-import os
 from copy import deepcopy
 
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.fileio import dump
 
 from locat_mm.engine import build_runner, load_config, make_deterministic
+from locat_mm.engine.arguments import (
+    add_cfg_options,
+    add_launcher,
+    add_trust_checkpoint,
+    set_local_rank,
+)
 from locat_mm.engine.reporting import reports_errors
 
 
@@ -44,24 +49,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-pin-memory', action='store_true', help='do not pin the memory of data loaders'
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
-        'files from people you trust',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings, as key=value; lists as key="[a,b]", without white space',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_trust_checkpoint(parser)
+    add_cfg_options(parser)
+    add_launcher(parser)
     args = parser.parse_args()
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    set_local_rank(args)
     return args
 
 

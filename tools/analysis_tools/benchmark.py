@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 
 from locat_mm.checkpoint import check_fit, read_state_dict, trust_checkpoints
 from locat_mm.engine import load_config
+from locat_mm.engine.arguments import add_cfg_options, add_trust_checkpoint
 from locat_mm.engine.complexity import build_model
 from locat_mm.engine.reporting import reports_errors
 
@@ -55,18 +56,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--log-interval', type=int, default=50, help='batches between two lines')
     parser.add_argument('--batch-size', type=int, default=1, help='images in a batch')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
-        'files from people you trust',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings, as key=value; lists as key="[a,b]", without white space',
-    )
+    add_trust_checkpoint(parser)
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     for name in ('repeat_times', 'log_interval', 'batch_size'):
         if getattr(args, name) < 1:

@@ -5,12 +5,12 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from mmengine.config import DictAction
 from rich.console import Console
 from rich.table import Table
 
 from locat_mm.checkpoint import trust_checkpoints
 from locat_mm.engine import load_config
+from locat_mm.engine.arguments import add_cfg_options
 from locat_mm.engine.complexity import METHOD, Complexity, measure_complexity
 from locat_mm.engine.reporting import reports_errors
 
@@ -27,12 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         'own: the crop of a segmentor, the test image of a classifier',
     )
     parser.add_argument('--out', metavar='FILE.json', help='write the numbers there, too')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings, as key=value; lists as key="[a,b]", without white space',
-    )
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
         parser.error(f'--shape takes one or two positive numbers, got {args.shape}')

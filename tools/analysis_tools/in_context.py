@@ -6,13 +6,18 @@ and anything that init_cfg takes.
 """
 
 import argparse
-import os
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
 from locat_mm.engine import build_runner, load_config
+from locat_mm.engine.arguments import (
+    add_cfg_options,
+    add_launcher,
+    add_trust_checkpoint,
+    set_local_rank,
+)
 from locat_mm.engine.hooks import innermost
 from locat_mm.engine.reporting import reports_errors
 
@@ -28,26 +33,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--work-dir', help='where logs and metrics go')
     parser.add_argument('--out', metavar='FILE.json', help='write the metrics there, too')
     parser.add_argument('--show-dir', help='folder for painted predictions')
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='execute what a checkpoint asks for; only for files from people you trust',
-    )
+    add_trust_checkpoint(parser)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings, as key=value; lists as key="[a,b]", without white space',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add_cfg_options(parser)
+    add_launcher(parser)
     args = parser.parse_args(argv)
     if args.out and not args.out.endswith('.json'):
         parser.error(f'--out writes JSON, so its name must end in .json, got {args.out}')
     if args.prefix and not args.checkpoint:
         parser.error('--prefix needs CHECKPOINT')
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    set_local_rank(args)
     return args
 
 

@@ -8,11 +8,10 @@ has not, such as the Gaussians of a plain ViT, is left out.
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from locat_mm.analysis.figures import draw_inspection
 from locat_mm.analysis.inspection import Inspector
 from locat_mm.checkpoint import trust_checkpoints
+from locat_mm.engine.arguments import add_cfg_options, add_trust_checkpoint
 from locat_mm.engine.reporting import reports_errors
 
 
@@ -50,18 +49,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', type=Path, default=Path('work_dirs/inspect'), help='where NAME.png go'
     )
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
-        'files from people you trust',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='override settings, as key=value; lists as key="[a,b]", without white space',
-    )
+    add_trust_checkpoint(parser)
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     names = [Path(image).stem for image in args.images]
     twice = sorted({name for name in names if names.count(name) > 1})

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.utils import ProgressBar
@@ -37,6 +37,7 @@ from locat_mm.datasets import (
     leaves,
 )
 from locat_mm.engine import load_config
+from locat_mm.engine.arguments import add_cfg_options
 from locat_mm.engine.reporting import reports_errors
 
 #: Names that are printed of each kind; the report has all.
@@ -51,7 +52,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=SPLITS)
     parser.add_argument('--num-workers', type=int, default=os.cpu_count(), help='processes')
     parser.add_argument('--out', type=Path, help='a report with every name, as JSON')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='override settings')
+    add_cfg_options(parser)
     return parser.parse_args(argv)
 
 

@@ -13,6 +13,7 @@ from locat_mm.checkpoint import (
     trust_checkpoints,
     write_state_dict,
 )
+from locat_mm.engine.arguments import add_trust_checkpoint
 from locat_mm.engine.reporting import reports_errors
 
 
@@ -28,12 +29,7 @@ def main() -> None:
         'backbone; by default PRR is taken for granted where there is GAug',
     )
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
-    parser.add_argument(
-        '--trust-checkpoint',
-        action='store_true',
-        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
-        'files from people you trust',
-    )
+    add_trust_checkpoint(parser)
     args = parser.parse_args()
     trust_checkpoints(args.trust_checkpoint)
     check_target(args.dst, args.force)
