@@ -10,7 +10,6 @@ import argparse
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-import torch
 from rich.console import Console
 from rich.table import Table
+from states import differences, free_port, last_checkpoint, write_data
 
 from locat_mm.engine import find_resumable
 
@@ -89,10 +88,12 @@ def start(work_dir: Path, data: Path, processes: int, resume: bool = False) -> s
         tool = ['bash', str(ROOT / 'tools' / 'dist_train.sh'), str(CONFIG), str(processes)]
     options = [f'{key}={value}' for key, value in settings.items()]
     more = ['--resume'] if resume else []
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    env = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PORT': port}
+    env = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+        'PORT': str(free_port()),
+    }
     work_dir.mkdir(parents=True, exist_ok=True)
     with open(work_dir / 'output.txt', 'a', encoding='utf-8') as output:
         return subprocess.Popen(
@@ -141,7 +142,7 @@ def suffer(disaster: Disaster, work_dir: Path, data: Path, peaceful: Path) -> di
     if kept is None or not resume_in_peace(work_dir, data, disaster.processes):
         equal = False
     else:
-        equal = equal_runs(Path(find_resumable(work_dir) or ''), peaceful)
+        equal = not differences(last_checkpoint(work_dir), peaceful)
     return dict(
         name=disaster.name,
         status=status,
@@ -155,26 +156,6 @@ def suffer(disaster: Disaster, work_dir: Path, data: Path, peaceful: Path) -> di
 
 def resume_in_peace(work_dir: Path, data: Path, processes: int, resume: bool = True) -> bool:
     return start(work_dir, data, processes, resume).wait() == 0
-
-
-def equal_runs(path: Path, other: Path) -> bool:
-    """Whether two checkpoints hold the same bits of weights and optimizer at one iteration."""
-    first, second = (torch.load(p, map_location='cpu', weights_only=False) for p in (path, other))
-    return first['meta']['iter'] == second['meta']['iter'] and all(
-        _equal(first[part], second[part]) for part in ('state_dict', 'optimizer')
-    )
-
-
-def _equal(one: object, other: object) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    if isinstance(one, dict):
-        assert isinstance(other, dict)
-        return one.keys() == other.keys() and all(_equal(one[k], other[k]) for k in one)
-    if isinstance(one, (list, tuple)):
-        assert isinstance(other, (list, tuple))
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return one == other
 
 
 def show(rows: list[dict], file: str | None = None) -> None:
@@ -198,16 +179,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(args.work_dir or scratch).resolve()
         place.mkdir(parents=True, exist_ok=True)
-        converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
-        sizes = ('--objects', '16', '8', '--scenes', '24', '6')
-        subprocess.run([sys.executable, str(converter), *sizes], cwd=place, check=True)
+        write_data(place)
         peaceful = {}
         for processes in sorted({disaster.processes for disaster in DISASTERS}):
             print(f'in peace, processes: {processes} ...', flush=True)
             folder = place / f'peace_{processes}'
             if not resume_in_peace(folder, place, processes, resume=False):
                 raise SystemExit(f'a run in peace failed; its output: {folder}/output.txt')
-            peaceful[processes] = Path(find_resumable(folder) or '')
+            peaceful[processes] = last_checkpoint(folder)
         rows = []
         for number, disaster in enumerate(DISASTERS):
             print(f'{disaster.name} ...', flush=True)

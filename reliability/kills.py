@@ -27,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from attempts import Forked, Plan, Tool, differences, last_checkpoint, write_data
+from attempts import Forked, Plan, Tool
+from states import differences, last_checkpoint, write_data
 from tqdm import tqdm
 
 #: Of loop, processes and workers, in turn.

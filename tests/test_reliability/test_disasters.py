@@ -1,13 +1,11 @@
 """Two of reliability/disasters.py's disasters, on the real tools, side by side."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import disasters
 import pytest
+import states
 import torch
-
-from locat_mm.engine import find_resumable
 
 CHOSEN = ('full disk', 'worker killed')
 
@@ -19,7 +17,7 @@ def outcomes(workplace, tmp_path_factory):
 
     peace = place / 'peace'
     assert disasters.resume_in_peace(peace, workplace.folder, 1, resume=False)
-    expected = Path(find_resumable(peace))
+    expected = states.last_checkpoint(peace)
 
     def run(disaster):
         return disasters.suffer(disaster, place / disaster.name, workplace.folder, expected)
@@ -41,9 +39,15 @@ def test_a_disaster_ends_the_run_and_loses_nothing(outcomes, name):
 def test_the_comparison_can_fail(tmp_path):
     """By one bit of one weight."""
     first, second = (tmp_path / name for name in ('a', 'b'))
-    state = dict(state_dict=dict(weight=torch.ones(2)), optimizer={}, meta=dict(iter=1))
+    state = dict(
+        state_dict=dict(weight=torch.ones(2)),
+        optimizer={},
+        param_schedulers=[],
+        meta=dict(epoch=0, iter=1),
+        message_hub=dict(log_scalars={}, runtime_info={}),
+    )
     torch.save(state, first)
     state['state_dict']['weight'][1] += 1e-7
     torch.save(state, second)
-    assert disasters.equal_runs(first, first)
-    assert not disasters.equal_runs(first, second)
+    assert states.differences(first, first) == []
+    assert len(states.differences(first, second)) == 1

@@ -46,7 +46,8 @@ def stop_three(folder: Path) -> tuple[list[list[int]], list[str]]:
     """Three processes without a stop, and with a SIGTERM to one of them amid the second epoch."""
     import os
 
-    from attempts import Forked, Plan, differences, last_checkpoint, write_data
+    from attempts import Forked, Plan
+    from states import differences, last_checkpoint, write_data
 
     write_data(folder)
     os.chdir(folder)
@@ -70,7 +71,8 @@ def change_processes(folder: Path) -> tuple[list[int], list[int], str, int]:
     import os
 
     import torch
-    from attempts import Forked, Plan, last_checkpoint, write_data
+    from attempts import Forked, Plan
+    from states import last_checkpoint, write_data
 
     write_data(folder)
     os.chdir(folder)
