@@ -32,7 +32,10 @@ from states import differences, last_checkpoint, write_data
 from tqdm import tqdm
 
 #: Of loop, processes and workers, in turn.
-RUNS = [*itertools.product(('epoch', 'iteration'), (1, 2), (2, 0))]
+RUNS = [
+    (loop, world, workers)
+    for workers, world, loop in itertools.product((2, 0), (1, 2), ('epoch', 'iteration'))
+]
 #: Chances of the ways to die, by the number of processes.
 WAYS = {
     1: {'kill all': 0.5, 'kill in save': 0.3, 'term all': 0.2},
@@ -50,10 +53,12 @@ class Campaign:
         folder: of data, checkpoints and logs.
         seed: of ways and moments.
         out: the log.
+        way: the only way to die; by default all, by their chances.
     """
 
-    def __init__(self, folder: Path, seed: int, out: Path | None) -> None:
+    def __init__(self, folder: Path, seed: int, out: Path | None, way: str | None = None) -> None:
         self.folder = folder
+        self.way = way
         self.rng = np.random.default_rng(seed)
         self.out = out
         self.wholes: dict[tuple, tuple[Path, float]] = {}
@@ -115,7 +120,7 @@ class Campaign:
     def attempt(self, plan: Plan, seconds: float, kind: type) -> tuple[list[int], bool]:
         """Kill once; returns the exit codes, and False if the run ended before."""
         ways = WAYS[plan.world] if kind is Forked else TOOL_WAYS
-        way = str(self.rng.choice([*ways], p=[*ways.values()]))
+        way = self.way or str(self.rng.choice([*ways], p=[*ways.values()]))
         rank = int(self.rng.integers(plan.world)) if 'one' in way else None
         moment = self.rng.uniform(0, seconds)
         where: list[str] = []
@@ -164,6 +169,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument('--per-run', type=int, default=8, help='at most, of one run')
     parser.add_argument('--tools', type=int, default=0, help='more, at most, through each tool')
     parser.add_argument('--seed', type=int, default=0, help='of ways and moments')
+    parser.add_argument('--way', choices=[*WAYS[1]], help='the only one; by default all')
     parser.add_argument('--out', type=Path, help='the log')
     parser.add_argument('--work-dir', type=Path, help='checkpoints and logs; by default a new one')
     options = parser.parse_args(args)
@@ -171,7 +177,7 @@ def main(args: list[str] | None = None) -> int:
     folder = options.work_dir or Path(tempfile.mkdtemp(prefix='kills_'))
     folder.mkdir(parents=True, exist_ok=True)
     os.chdir(folder)
-    campaign = Campaign(folder.resolve(), options.seed, out)
+    campaign = Campaign(folder.resolve(), options.seed, out, options.way)
     campaign.log(
         f'{time.strftime("%Y-%m-%d")}, torch {torch.__version__} on {os.cpu_count()} CPU cores: '
         f'kills.py --kills {options.kills} --per-run {options.per_run} --tools {options.tools} '

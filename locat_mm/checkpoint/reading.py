@@ -161,7 +161,7 @@ def _safe_globals() -> list:
         core.multiarray.scalar,
         np.ndarray,
         np.dtype,
-        *(type(np.dtype(t)) for t in (np.float64, np.float32, np.int64, np.uint32, np.bool_)),
+        *(type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdFD'),
     ]
 
 

@@ -16,6 +16,11 @@ __all__ = ['check_average', 'check_resumable', 'check_training_state']
 
 #: States of torch's optimizers that have their parameter's shape.
 _SHAPED = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg')
+#: Optimizers that keep the same for every parameter.
+_UNIFORM = (
+    *(torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam),
+    *(torch.optim.RAdam, torch.optim.RMSprop, torch.optim.SGD),
+)
 _EMA_PREFIX = 'module.'
 
 
@@ -122,7 +127,9 @@ def _check_optimizer(optimizer: Any, names: dict[int, str], saved: Mapping) -> N
     if strays:
         raise ValueError(f'the optimizer of the checkpoint has state for no parameter: {strays}')
     parameters = [p for group in optimizer.param_groups for p in group['params']]
-    parts = {part for entry in entries.values() for part in entry}
+    # Others, such as Adafactor, keep something else for vectors than for matrices.
+    is_uniform = isinstance(optimizer, _UNIFORM)
+    parts = {part for entry in entries.values() for part in entry} if is_uniform else set()
     fresh = []
     for number, parameter in zip(numbers, parameters, strict=True):
         name = names.get(id(parameter), f'parameter {number}')

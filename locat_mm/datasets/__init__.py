@@ -1,7 +1,7 @@
 """Transforms that stock pipelines lack, and broken data found by name."""
 
 from .damage import BadSampleError, check_end, find_damage
-from .guarded import GuardedPipeline, SkipLog, leaves
+from .guarded import GuardedPipeline, SkipLog, has_backend, leaves
 from .listing import check_sources, missing_files
 from .transforms import CheckAnnotations
 
@@ -13,6 +13,7 @@ __all__ = [
     'check_end',
     'check_sources',
     'find_damage',
+    'has_backend',
     'leaves',
     'missing_files',
 ]

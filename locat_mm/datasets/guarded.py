@@ -1,7 +1,7 @@
 """A data set's pipeline that names the file at which it fails, or passes over it."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from .damage import BadSampleError, check_end, find_damage
 from .transforms import CheckAnnotations
 
-__all__ = ['GuardedPipeline', 'SkipLog', 'leaves']
+__all__ = ['GuardedPipeline', 'SkipLog', 'has_backend', 'leaves']
 
 #: Keys of a sample that hold a file's path.
 PATHS = ('img_path', 'img_path2', 'seg_map_path', 'depth_map_path')
@@ -85,6 +85,7 @@ class GuardedPipeline:
             )
         found = [getattr(t, 'backend_args', None) for t in self.transforms]
         self.backend_args = next((a for a in found if a), getattr(dataset, 'backend_args', None))
+        self.is_local = not has_backend(dataset, self.transforms)
         _check_annotations(self.transforms, dataset)
 
     @property
@@ -99,7 +100,7 @@ class GuardedPipeline:
         """
         paths = [data[key] for key in PATHS if isinstance(data.get(key), str)]
         try:
-            if not self.backend_args:
+            if self.is_local:
                 for path in paths:
                     if '://' not in path:
                         check_end(path)
@@ -121,6 +122,8 @@ class GuardedPipeline:
     def _explain(self, error: Exception, paths: list[str]) -> BadSampleError | None:
         if isinstance(error, BadSampleError):
             return error
+        if not self.is_local and not self.backend_args:
+            return None  # a file client of mmengine's older kind: where files are is not known
         for path in paths:
             damage = find_damage(path, self.backend_args)
             if damage is not None:
@@ -130,6 +133,21 @@ class GuardedPipeline:
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self.inner!r})'
+
+
+def has_backend(dataset: Any, transforms: Iterable | None) -> bool:
+    """Whether files are read through a backend of their own, and may not be on this machine.
+
+    Args:
+        dataset: a data set or its config.
+        transforms: of its pipeline, or their configs.
+    """
+
+    def value(part: Any, name: str) -> Any:
+        return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+
+    names = ('backend_args', 'file_client_args')
+    return any(value(part, name) for part in (dataset, *(transforms or ())) for name in names)
 
 
 def leaves(dataset: Any) -> Iterator[Any]:

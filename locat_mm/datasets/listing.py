@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.fileio import list_dir_or_file
 from mmengine.registry import DATASETS
 
-from .guarded import PATHS
+from .guarded import PATHS, has_backend
 
 __all__ = ['check_sources', 'missing_files']
 
@@ -31,7 +31,7 @@ def missing_files(dataset: Any) -> list[str]:
     keys = [key for key in PATHS if isinstance(first.get(key), str)]
     if was_listed and 'img_path' in keys:
         keys.remove('img_path')
-    if not keys or getattr(dataset, 'backend_args', None):
+    if not keys or has_backend(dataset, getattr(dataset.pipeline, 'transforms', ())):
         return []
     folders: dict[str, set[str]] = defaultdict(set)
     missing = []
@@ -42,7 +42,8 @@ def missing_files(dataset: Any) -> list[str]:
             if '://' in path:
                 continue
             if folder not in folders:
-                folders[folder] = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+                here = folder or '.'
+                folders[folder] = set(os.listdir(here)) if os.path.isdir(here) else set()
             if name not in folders[folder]:
                 missing.append(path)
     return missing
@@ -61,7 +62,7 @@ def check_sources(loader: str, cfg: dict, scope: str) -> None:
         ValueError: if its split names nothing, or its folder has no file of the suffix.
     """
     root, split = str(cfg.get('data_root') or ''), cfg.get('ann_file')
-    if '://' in root or cfg.get('backend_args'):
+    if '://' in root or has_backend(cfg, cfg.get('pipeline')):
         return
     if split:
         path = Path(root, split)

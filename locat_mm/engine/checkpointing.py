@@ -1,6 +1,7 @@
 """Checkpoints that a kill, a full disk or a preemption cannot take away."""
 
 import atexit
+import errno
 import logging
 import multiprocessing
 import os
@@ -26,6 +27,8 @@ __all__ = ['SafeCheckpointHook', 'find_resumable']
 
 #: Of a process that a SIGTERM ended.
 PREEMPTED = 128 + signal.SIGTERM
+#: What file systems say that cannot sync a folder, such as some of a network.
+_NO_FOLDER_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 #: The file that it saved.
 _PREEMPTED_NAME = re.compile(r'epoch_\d+_iter_\d+\.pth')
 
@@ -48,6 +51,9 @@ class AtomicBackend(LocalBackend):
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)  # or the new name could be lost with the power
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_SYNC:
+                raise
         finally:
             os.close(folder)
 
@@ -107,6 +113,7 @@ class SafeCheckpointHook(CheckpointHook):
         self.sigterm_interval = sigterm_interval
         self.file_backend: Any = None  # before_train finds it
         self._terminated = False
+        self._position: dict[str, int] = {}  # of the checkpoint that is being saved
         self._handler_before: Any = None
 
     def before_train(self, runner: Runner) -> None:
@@ -157,6 +164,10 @@ class SafeCheckpointHook(CheckpointHook):
             )
             raise SystemExit(PREEMPTED)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Where the run stands: FlexibleRunner puts the end of an epoch in its place."""
+        checkpoint['meta'].update(self._position)
+
     def _on_sigterm(self, number: int, frame: Any) -> None:
         self._terminated = True
 
@@ -166,7 +177,11 @@ class SafeCheckpointHook(CheckpointHook):
             return False
         if get_world_size() == 1:
             return self._terminated
-        if not self.save_on_sigterm or step % self.sigterm_interval:
+        if not self.save_on_sigterm:
+            return False
+        # In steps of the optimizer, or with 16 gradients a step it would be every 80th iteration.
+        gradients = _gradients_a_step(runner)
+        if step % (gradients * max(1, self.sigterm_interval // gradients)):
             return False
         terminated = torch.tensor(float(self._terminated))
         all_reduce(terminated, 'max')
@@ -180,17 +195,21 @@ class SafeCheckpointHook(CheckpointHook):
             )
         self.last_ckpt = self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
-        runner.save_checkpoint(
-            self.out_dir,
-            name,
-            self.file_client_args,
-            save_optimizer=self.save_optimizer,
-            save_param_scheduler=self.save_param_scheduler,
-            meta=meta,
-            by_epoch=self.by_epoch,
-            backend_args=self.backend_args,
-            **self.args,
-        )
+        self._position = {key: meta[key] for key in ('epoch', 'iter')}
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+        finally:
+            self._position = {}
         if is_main_process():
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
 
@@ -246,8 +265,11 @@ class SafeCheckpointHook(CheckpointHook):
 
 def _gradients_wait(runner: Runner, step: int) -> bool:
     """Whether gradients wait for more batches after so many iterations; no checkpoint has them."""
-    counts = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-    return step % counts != 0 and step < runner.max_iters
+    return step % _gradients_a_step(runner) != 0 and step < runner.max_iters
+
+
+def _gradients_a_step(runner: Runner) -> int:
+    return getattr(runner.optim_wrapper, '_accumulative_counts', 1)
 
 
 def _validation_is_due(runner: Runner) -> bool:

@@ -44,7 +44,8 @@ class DINOHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Stand before the optimizer's step."""
-        model, optimizer = innermost(runner.model), runner.optim_wrapper.optimizer
+        model: Any = innermost(runner.model)
+        optimizer = runner.optim_wrapper.optimizer
         last_layer = getattr(getattr(model, 'head', None), 'last_layer', None)
         if last_layer is None:
             raise TypeError(
@@ -58,6 +59,8 @@ class DINOHook(Hook):
             )
         if getattr(optimizer, '_step_supports_amp_scaling', False):
             raise ValueError('DINOHook needs unscaled gradients: set fused=False in the optimizer')
+        # The teacher follows the optimizer's steps, not the batches that they gather.
+        model.teacher.interval = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         before_step = partial(self._before_step, runner, last_layer)
         self._handle = optimizer.register_step_pre_hook(before_step)
 

@@ -69,7 +69,9 @@ class ExactResumeHook(Hook):
         self._warn(runner, is_by_iter)
         _warn_of_order(runner)
         if not is_by_iter:
-            length = self._resumed.get('epoch_length', len(loader))
+            length = self._resumed.get('epoch_length')
+            if length is None:  # mmengine's own checkpoint: saved where an epoch ended
+                length = done // epoch if epoch and done % epoch == 0 else len(loader)
             done = (done - epoch * length) * len(loader) // length
             loop._iter = epoch * len(loader) + done
         elif not _is_infinite(sampler.sampler):

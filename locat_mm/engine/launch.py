@@ -26,7 +26,7 @@ from ..checkpoint import (
     watch_pretrained,
 )
 from ..config import drop_own_scope
-from ..datasets import check_sources
+from ..datasets import check_sources, has_backend
 from .checkpointing import find_resumable
 from .hooks import CheckpointFitHook, innermost
 
@@ -227,7 +227,8 @@ def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     for loader in loaders:
         for dataset in _datasets((cfg.get(loader) or {}).get('dataset')):
             root = dataset.get('data_root')
-            if root and '://' not in root and not Path(root).exists():
+            is_remote = '://' in (root or '') or has_backend(dataset, dataset.get('pipeline'))
+            if root and not is_remote and not Path(root).exists():
                 source = cfg.get('dataset_source', 'No source is named in the config.')
                 raise FileNotFoundError(
                     f'{loader}: {dataset["type"]} belongs in {root}, and there is nothing there '

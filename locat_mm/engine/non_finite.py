@@ -20,7 +20,8 @@ from ..checkpoint import read_state_dict
 from ..registry import HOOKS, register
 from .checkpointing import find_resumable
 from .exact_resume import ExactResumeHook
-from .non_finite_source import bad_names, find_source, state_of
+from .hooks import innermost
+from .non_finite_source import bad_names, bad_state, find_source
 from .reporting import listed
 
 __all__ = ['NonFiniteHook']
@@ -112,7 +113,7 @@ class NonFiniteHook(Hook):
             bad.append('gradients are not finite, so this step was left out')
         if bad:
             self._in_a_row += 1
-            self._is_damaged |= bool(bad_names(state_of(runner.model)))
+            self._is_damaged |= bool(bad_state(runner.model))
             print_log(
                 f'iteration {runner.iter + 1}: {"; ".join(bad)} ({self._in_a_row} in a row, '
                 f'{self.max_consecutive} stop the run)',
@@ -132,10 +133,11 @@ class NonFiniteHook(Hook):
             FloatingPointError: if they are not finite; nothing is saved then.
         """
         weights = checkpoint['state_dict'], checkpoint.get('ema_state_dict', {})
-        if any(bad := [name for state in weights for name in bad_names(state)]):
+        buffers = _buffers(runner)
+        if any(bad := [name for state in weights for name in bad_names(state, buffers)]):
             raise FloatingPointError(
                 f'the checkpoint of iteration {runner.iter + 1} is not saved: not finite are '
-                f'{listed(bad)}. {_last_good_checkpoint(runner.work_dir)}'
+                f'{listed(bad)}. {_last_good_checkpoint(runner)}'
             )
 
     def _must_stop(self, runner: Runner) -> bool:
@@ -154,7 +156,7 @@ class NonFiniteHook(Hook):
                 hook.before_train_iter(runner, batch_idx, data_batch)
         # Each process, since layers such as SyncBN wait for all.
         sources = all_gather_object(find_source(runner.model, data_batch, runner.optim_wrapper))
-        checkpoint = _last_good_checkpoint(runner.work_dir) if is_main_process() else ''
+        checkpoint = _last_good_checkpoint(runner) if is_main_process() else ''
         checkpoint = all_gather_object(checkpoint)[0]
         first = min(stage for stage, _ in sources)  # what other processes see follows from it
         origin = '; '.join(
@@ -173,8 +175,15 @@ class NonFiniteHook(Hook):
         )
 
 
-def _last_good_checkpoint(work_dir: str) -> str:
+def _buffers(runner: Runner) -> set[str]:
+    """Names of the model's buffers, and of their averages."""
+    names = {name for name, _ in innermost(runner.model).named_buffers()}
+    return names | {f'module.{name}' for name in names}
+
+
+def _last_good_checkpoint(runner: Runner) -> str:
     """The newest whole checkpoint with finite weights, in words."""
+    work_dir, buffers = runner.work_dir, _buffers(runner)
     newest = find_resumable(work_dir)
     if newest is None:
         return f'{work_dir} has no checkpoint to go back to.'
@@ -185,7 +194,7 @@ def _last_good_checkpoint(work_dir: str) -> str:
         if Path(path).name.startswith('best_'):
             continue  # without the optimizer's state
         try:
-            bad = bad_names(read_state_dict(path))
+            bad = bad_names(read_state_dict(path), buffers)
         except ValueError as damage:
             print_log(f'passed over: {damage}', 'current', logging.WARNING)
             continue

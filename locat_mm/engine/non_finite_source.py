@@ -1,7 +1,7 @@
 """Where numbers that are not finite begin."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from .hooks import innermost
 from .reporting import listed
 
-__all__ = ['bad_names', 'find_source', 'state_of']
+__all__ = ['bad_names', 'bad_state', 'find_source']
 
 
 def find_source(model: nn.Module, data_batch: Any, optim_wrapper: Any) -> tuple[int, str]:
@@ -29,7 +29,7 @@ def find_source(model: nn.Module, data_batch: Any, optim_wrapper: Any) -> tuple[
     """
     if isinstance(optim_wrapper, OptimWrapperDict):
         return 0, 'not looked for, since the model steps several optimizers'
-    inputs, state = _bad_inputs(data_batch), bad_names(state_of(model))
+    inputs, state = _bad_inputs(data_batch), bad_state(model)
     model = innermost(model)
     model.zero_grad(set_to_none=True)
     watch = _Watch(model)
@@ -119,13 +119,20 @@ def _is_bad(value: Any) -> bool:
     return value.numel() > 0 and not bool(value.amax() < math.inf)
 
 
-def bad_names(state: Mapping[str, Any]) -> list[str]:
-    return [name for name, value in state.items() if _is_bad(value)]
+def bad_names(state: Mapping[str, Any], buffers: Set[str] = frozenset()) -> list[str]:
+    """Names of what is not finite; a buffer may hold infinity, as that of an observer does."""
+    return [
+        name
+        for name, value in state.items()
+        if _is_bad(value) and (name not in buffers or bool(value.isnan().any()))
+    ]
 
 
-def state_of(model: nn.Module) -> dict[str, Tensor]:
+def bad_state(model: nn.Module) -> list[str]:
+    """Names of weights and buffers that are not finite."""
     model = innermost(model)
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    buffers = dict(model.named_buffers())
+    return bad_names({**dict(model.named_parameters()), **buffers}, buffers.keys())
 
 
 def _bad_inputs(data_batch: Any) -> list[str]:
@@ -133,9 +140,17 @@ def _bad_inputs(data_batch: Any) -> list[str]:
     if not isinstance(data_batch, Mapping):
         return [f'tensor {i}' for i, x in enumerate(tree_leaves(data_batch)) if _is_bad(x)]
     samples = data_batch.get('data_samples') or ()
-    images: Iterable = data_batch.get('inputs', ())
-    bad = [
-        i for i, x in enumerate(images) if isinstance(x, Tensor) and not bool(x.isfinite().all())
-    ]
+    images: Any = data_batch.get('inputs', ())
+    # Several views of every image come as a list of batches.
+    is_views = isinstance(images, (list, tuple)) and any(getattr(x, 'ndim', 0) == 4 for x in images)
+    views: Iterable = images if is_views else [images]
+    bad = sorted(
+        {
+            i
+            for view in views
+            for i, x in enumerate(view)
+            if isinstance(x, Tensor) and not bool(x.isfinite().all())
+        }
+    )
     files = {i: getattr(sample, 'img_path', None) for i, sample in enumerate(samples)}
     return [f'image {i} of the batch' + (f' ({files[i]})' if files.get(i) else '') for i in bad]

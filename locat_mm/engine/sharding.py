@@ -1,10 +1,12 @@
 """Sharded training: parameters, gradients and optimizer state spread over the devices."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_distributed
+from mmengine.dist import get_world_size, is_distributed, is_main_process
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -69,7 +71,15 @@ class FullyShardStrategy(DDPStrategy):
         # All processes gather, before all but one drop out.
         self._whole_model = _gather(self.model.state_dict())
         self._whole_optimizer = _gather(self.optim_wrapper.state_dict())
-        super().save_checkpoint(filename, **kwargs)
+        # mmengine's strategy writes in place: beside it, then, as AtomicBackend does.
+        path = Path(filename)
+        beside = str(path.with_name(f'.{path.name}.{os.getpid()}.tmp'))
+        is_local = '://' not in filename
+        super().save_checkpoint(beside if is_local else filename, **kwargs)
+        if is_local and is_main_process():
+            with open(beside, 'rb') as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
         del self._whole_model, self._whole_optimizer
 
     def model_state_dict(self) -> dict:

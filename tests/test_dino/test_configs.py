@@ -39,7 +39,7 @@ def test_builds(name):
         if key in handed:
             free = key.endswith('.bias') or parameter.ndim == 1
             assert handed[key]['weight_decay'] == (0.0 if free else 0.04), key
-            assert handed[key]['lr'] == (1e-3 if name in FULL else 5e-4)
+            assert handed[key]['lr'] == (1e-3 if name in FULL else 2e-3)
 
 
 @pytest.mark.parametrize('name', [*FULL, *DEMO])

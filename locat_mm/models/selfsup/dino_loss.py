@@ -102,4 +102,6 @@ class DINOLoss(nn.Module):
     def _update_center(self, teacher: Tensor) -> None:
         mean = teacher.flatten(0, 1).mean(0, keepdim=True)
         all_reduce(mean, 'mean')
-        self.center.lerp_(mean.to(self.center.dtype), 1 - self.center_momentum)
+        # One batch that is not finite would stay in the centre for good; no wait for the device.
+        mean = torch.where(mean.isfinite().all(), mean.to(self.center.dtype), self.center)
+        self.center.lerp_(mean, 1 - self.center_momentum)
