@@ -112,3 +112,17 @@ def test_a_parameter_without_state_is_named(saved, monkeypatch):
     model[1].bias.requires_grad_(False)
     check_training_state(runner, model, saved)
     assert not told
+
+
+def test_an_optimizer_that_keeps_less_for_vectors_is_resumed():
+    """Adafactor factors the moments of matrices alone."""
+    runner, model = make_run()
+    optimizer = torch.optim.Adafactor(model.parameters())
+    model(torch.randn(5, 3)).sum().backward()
+    optimizer.step()
+    runner.optim_wrapper = OptimWrapper(optimizer)
+    schedulers = [scheduler.state_dict() for scheduler in runner.param_schedulers]
+    checkpoint = dict(optimizer=optimizer.state_dict(), param_schedulers=schedulers)
+    parts = {tuple(entry) for entry in checkpoint['optimizer']['state'].values()}
+    assert len(parts) == 2
+    check_training_state(runner, model, checkpoint)

@@ -263,3 +263,14 @@ def test_mistakes_in_inputs_are_named():
     model = build(neck=None)
     with pytest.raises(ValueError, match=r"\(8, 17, 16\): the backbone needs out_type='cls_token'"):
         model.loss(crops)
+
+
+def test_a_bad_batch_stays_out_of_the_centre():
+    loss = MODELS.build(dict(type='DINOLoss', out_channels=4)).train()
+    logits = torch.randn(2, 3, 4)
+    loss(logits, logits, 0)
+    before = loss.center.clone()
+    assert before.abs().sum() > 0
+    logits[1, 2, 3] = math.nan
+    loss(logits, logits, 0)
+    assert torch.equal(loss.center, before)

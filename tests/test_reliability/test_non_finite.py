@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from locat_mm.engine import NonFiniteHook, build_runner, load_config
-from locat_mm.engine.non_finite_source import find_source
+from locat_mm.engine.non_finite_source import bad_state, find_source
 
 SETTINGS = {
     'locatvit_classify': {  # 4 iterations an epoch
@@ -288,3 +288,14 @@ def test_arguments():
     for name in ('max_consecutive', 'check_interval'):
         with pytest.raises(ValueError, match=f'{name} must be positive, got 0'):
             NonFiniteHook(**{name: 0})
+
+
+def test_a_buffer_may_hold_infinity():
+    """As a quantization's observer does; NaN it may not."""
+    model = nn.Linear(2, 2)
+    model.register_buffer('lowest', torch.tensor([torch.inf, 1.0]))
+    assert bad_state(model) == []
+    model.lowest[1] = torch.nan
+    assert bad_state(model) == ['lowest']
+    model.weight.data[0, 0] = torch.inf
+    assert bad_state(model) == ['weight', 'lowest']

@@ -254,3 +254,12 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path, capsys):
     (tmp_path / 'last_checkpoint').write_text('')
     assert find_resumable(tmp_path) == str(tmp_path / 'epoch_1.pth')
     assert find_resumable(tmp_path / 'nowhere') is None
+
+
+def test_a_checkpoint_tells_where_the_run_stands():
+    """Also to FlexibleRunner, which writes the end of an epoch into ``meta`` by itself."""
+    hook = SafeCheckpointHook(interval=1)
+    checkpoint = dict(meta=dict(epoch=58, iter=567, seed=0))
+    hook._position = dict(epoch=57, iter=568)
+    hook.before_save_checkpoint(None, checkpoint)
+    assert checkpoint['meta'] == dict(epoch=57, iter=568, seed=0)
