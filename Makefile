@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach bench bench-families reliability test test-openmmlab test-kernels test-stock lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock lint format clean
 
 install: $(VENV)/.installed
 
@@ -28,6 +28,9 @@ demo-families: install
 
 demo-attach: install
 	$(BIN)/python tools/demo/run.py --attach
+
+demo-dino: install
+	$(BIN)/python tools/demo/dino.py --seeds $(SEEDS)
 
 bench: install
 	$(BIN)/python benchmarks/attention.py

@@ -1,6 +1,6 @@
 _base_ = ['../_base_/models/demo_vit.py', '../_base_/tasks/linear_demo.py']
 
-checkpoint = 'work_dirs/vit_dino/epoch_10.pth'
+checkpoint = 'work_dirs/vit_dino/epoch_8.pth'
 model = dict(
     backbone={
         **_base_.backbone,

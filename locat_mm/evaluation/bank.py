@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from mmengine.dataset import DefaultSampler
-from mmengine.dist import all_gather, get_dist_info
+from mmengine.dist import all_gather, broadcast, get_dist_info, get_rank
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
@@ -79,13 +79,14 @@ def gather_rows(rows: Tensor) -> Tensor:
     if get_dist_info()[1] == 1:
         return rows
     counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]
-    if not max(counts):
-        return rows
-    padding = rows.new_zeros(max(counts) - len(rows), *rows.shape[1:])
-    # As bytes: NCCL knows no int16.
-    content = torch.cat([rows, padding]).reshape(max(counts), -1).view(torch.uint8)
-    parts = [part[:count] for part, count in zip(all_gather(content), counts, strict=True)]
-    return torch.cat(parts).view(rows.dtype).reshape(-1, *rows.shape[1:])
+    # Straight into their place: lists of parts would hold everything twice.
+    gathered = rows.new_empty(sum(counts), *rows.shape[1:])
+    for rank, part in enumerate(gathered.split(counts)):
+        if rank == get_rank():
+            part.copy_(rows)
+        if part.numel():
+            broadcast(part.view(torch.uint8), src=rank)  # as bytes: NCCL knows no int16
+    return gathered
 
 
 def check_storage(dtype: str) -> torch.dtype:

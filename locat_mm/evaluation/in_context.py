@@ -75,7 +75,7 @@ class InContextSegmentor(BaseSegmentor):
     :meth:`memorize` for every batch, and :meth:`finish_bank` do.
 
     The bank takes (4 D + 2 · num_classes) bytes per patch (2 D with ``dtype='float16'``), up to
-    three times that while it is gathered, on every device, and is no part of a checkpoint. All of
+    twice that while it is gathered, on every device, and is no part of a checkpoint. All of
     ADE20K at 224² with patches of 16 is 3.96 M patches: 7.3 GB at D = 384. A class that the
     bank lacks is never predicted: its IoU is 0 where the ground truth has it, and otherwise nan,
     which mmseg's mIoU leaves out.

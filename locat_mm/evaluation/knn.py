@@ -83,8 +83,8 @@ class _KNN:
     In place of the model's own prediction, the k nearest images of a bank vote. Before the first
     batch every process extracts its part of the bank, and gets the others' parts; then it
     classifies its part of the loop's own data. The bank takes 4 bytes × N × D on every device (2
-    with ``dtype='float16'``; 1.97 GB for ImageNet at a width of 384), up to 3.5 times that while it
-    is gathered.
+    with ``dtype='float16'``; 1.97 GB for ImageNet at a width of 384), and 2 + 1/W times that on W
+    devices while it is gathered and brought into order.
 
     Args:
         runner, dataloader, evaluator, fp16: mmengine's. The evaluator is

@@ -75,3 +75,49 @@ def test_families_run_through_the_dist_tools(workplace, monkeypatch):
     log = (folder / 'families' / 'locatswin' / 'seed0' / 'classify' / 'train.txt').read_text()
     assert '2 processes on CPU over gloo' in log
     assert summary[-1]['params'] > 1000
+
+
+def test_dino_table_over_seeds(workplace, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    monkeypatch.chdir(workplace.folder)
+    import dino
+
+    # Results that are there are not computed again: made-up numbers, two seeds.
+    health = dict(entropy=3.0, batch_entropy=4.0, kl=0.5, spread=0.6)
+    for stem in ('vit', 'locatvit'):
+        configs = [f'dino/{stem}_dino', f'linear_{stem}_dino', f'in_context_{stem}']
+        for kind, scale in (('trained', []), ('untrained', dino.UNTRAINED)):
+            for seed, linear in ((0, 30.0), (1, 34.0)):
+                result = dict(linear=linear, knn=20.0, in_context=10.0)
+                folder = dino.WORK_DIR / kind / stem / f'seed{seed}'
+                folder.mkdir(parents=True)
+                result |= health if kind == 'trained' else {}
+                (folder / 'result.json').write_text(json.dumps(result))
+                mark = dino.digest([dino.config(name) for name in configs], scale)
+                (folder / 'fingerprint').write_text(mark)
+    printed = workplace.run('demo/dino.py', '--seeds', 2)
+    assert '32.0 ± 2.8' in printed and '4.00 ± 0.00' in printed
+    summary = json.loads((dino.WORK_DIR / 'summary.json').read_text())
+    assert list(summary) == ['ViT', 'LocAtViT', 'ViT, untrained', 'LocAtViT, untrained']
+    # What is logged of a run that was resumed is its last line.
+    for name, kl in (('1_first', 1.0), ('2_resumed', 2.0)):
+        file = workplace.folder / name / 'vis_data' / 'scalars.json'
+        file.parent.mkdir(parents=True)
+        lines = [{**health, 'kl': kl}, {'knn/top1_k20': 20.0}]
+        file.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert dino.read_health(workplace.folder)['kl'] == 2.0
+
+
+def test_dino_options_fit_the_configs(monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    import dino
+    from mmengine.config import Config
+
+    for stem in ('vit', 'locatvit'):
+        keys = {option.split('=')[0] for option in (*dino.SMOKE, *dino.UNTRAINED)}
+        keys -= {'train_dataloader.dataset.indices'}  # mmengine's, not set in the config
+        for key in keys:
+            found = Config.fromfile(dino.config(f'dino/{stem}_dino'))
+            for part in key.split('.'):
+                assert part in found, key
+                found = found[part]

@@ -65,12 +65,44 @@ def call(label: str, log: Path, command: list[str]) -> None:
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
+def make_data() -> None:
+    """Write digit_scenes where this version of its converter has not yet."""
+    converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
+    meta = DATA / 'meta.json'
+    source = hashlib.sha256(converter.read_bytes()).hexdigest()
+    if not meta.exists() or json.loads(meta.read_text())['source'] != source:
+        subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
+
+
 def fingerprint(row: Row, plan: Plan, smoke: bool) -> str:
     """Changes with whatever a result depends on but the seed: configs, data, scale."""
-    configs = [Config.fromfile(config_path(row, part)).to_dict() for part in PARTS]
+    configs = [config_path(row, part) for part in PARTS]
+    return digest(configs, plan.options, plan.processes, smoke)
+
+
+def digest(configs: list[Path], *scale: object) -> str:
+    """Changes with configs, data and whatever else is handed in."""
+    contents = [Config.fromfile(path).to_dict() for path in configs]
     meta = (DATA / 'meta.json').read_text()
-    scale = (plan.options, plan.processes, smoke)
-    return hashlib.sha256(repr((configs, meta, scale)).encode()).hexdigest()
+    return hashlib.sha256(repr((contents, meta, scale)).encode()).hexdigest()
+
+
+def take_up(label: str, work_dir: Path, current: str) -> dict | None:
+    """Make a run's folder ready to go on; empty it if it is of another ``digest``.
+
+    Returns:
+        the result, if the run is already done.
+    """
+    mark, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
+    if work_dir.exists() and (not mark.exists() or mark.read_text() != current):
+        print(f'{label}: configs or data have changed, so it runs anew')
+        shutil.rmtree(work_dir)
+    if result_file.exists():
+        print(f'{label}: already done')
+        return json.loads(result_file.read_text())
+    work_dir.mkdir(parents=True, exist_ok=True)
+    mark.write_text(current)
+    return None
 
 
 def config_path(row: Row, part: str) -> Path:
@@ -112,16 +144,9 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
         ``seconds`` (wall time of training, both parts).
     """
     work_dir = plan.work_dir(row, seed, smoke)
-    mark, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
-    current = fingerprint(row, plan, smoke)
-    if work_dir.exists() and (not mark.exists() or mark.read_text() != current):
-        print(f'{row.name}, seed {seed}: configs or data have changed, so it runs anew')
-        shutil.rmtree(work_dir)
-    if result_file.exists():
-        print(f'{row.name}, seed {seed}: already done')
-        return json.loads(result_file.read_text())
-    work_dir.mkdir(parents=True, exist_ok=True)
-    mark.write_text(current)
+    earlier = take_up(f'{row.name}, seed {seed}', work_dir, fingerprint(row, plan, smoke))
+    if earlier is not None:
+        return earlier
     metrics, checkpoints = {}, {}
     for part in PARTS:
         label = f'{row.name}, seed {seed}, {part}'
@@ -164,7 +189,7 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
         params=count_parameters(checkpoints['classify']),
         seconds=round(float((work_dir / 'seconds').read_text()), 1),
     )
-    result_file.write_text(json.dumps(result))
+    (work_dir / 'result.json').write_text(json.dumps(result))
     return result
 
 
@@ -223,11 +248,7 @@ def main() -> None:
     work_dir = plan.root(args.smoke)
     if args.fresh:
         shutil.rmtree(work_dir, ignore_errors=True)
-    converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
-    meta = DATA / 'meta.json'
-    source = hashlib.sha256(converter.read_bytes()).hexdigest()
-    if not meta.exists() or json.loads(meta.read_text())['source'] != source:
-        subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
+    make_data()
     rows = plan.rows
     seeds = range(args.seeds if args.ablation else 1)
     # Seeds outside, so that an early stop leaves whole tables. Two at a time: models this small

@@ -1,7 +1,7 @@
 _base_ = ['../../_base_/models/demo_locatvit.py', '../../_base_/tasks/dino_demo.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining, 'drop_path_rate': 0.1},
+    backbone={**_base_.backbone, **_base_.pretraining},
     neck=_base_.neck,
     head=dict(in_channels=_base_.out_channels),
 )

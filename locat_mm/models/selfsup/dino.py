@@ -71,7 +71,7 @@ class DINO(BaseSelfSupervisor):
         self.loss_module = MODELS.build(
             {'type': 'locat_mm.DINOLoss', **(loss or {}), 'out_channels': self.head.out_channels}
         )
-        self.teacher = CosineEMA(self._student(), momentum=base_momentum)
+        self.teacher = _Teacher(self._student(), momentum=base_momentum)
         self.teacher.eval()
 
     def train(self, mode: bool = True) -> 'DINO':
@@ -131,6 +131,17 @@ class DINO(BaseSelfSupervisor):
     def _student(self) -> nn.ModuleDict:
         parts = dict(backbone=self.backbone, neck=self.neck, head=self.head)
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+
+class _Teacher(CosineEMA):
+    """``CosineEMA`` that waits for its step, a tensor on the device, once and not per tensor."""
+
+    def update_parameters(self, model: nn.Module) -> None:
+        self._step = int(self.steps)
+        super().update_parameters(model)
+
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: Any) -> None:
+        super().avg_func(averaged_param, source_param, self._step)
 
 
 def _project(network: Any, crops: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
