@@ -144,10 +144,10 @@ def test_schedules(whole_run):
     for step, found in enumerate(recorder.schedules):
         decay = 0.4 + (0.04 - 0.4) * (1 + math.cos(math.pi * step / TOTAL)) / 2
         if step < PER_EPOCH:
-            rate = 2e-3 * (1e-4 + (1 - 1e-4) * step / (PER_EPOCH - 1))
+            rate = 1e-3 * (1e-4 + (1 - 1e-4) * step / (PER_EPOCH - 1))
         else:
             done = (step - PER_EPOCH) / (TOTAL - PER_EPOCH)
-            rate = 1e-6 + (2e-3 - 1e-6) * (1 + math.cos(math.pi * done)) / 2
+            rate = 1e-6 + (1e-3 - 1e-6) * (1 + math.cos(math.pi * done)) / 2
         for name, (lr, weight_decay) in found.items():
             assert lr == pytest.approx(rate, rel=1e-6), (step, name)
             free = name.endswith('.bias') or 'norm' in name
