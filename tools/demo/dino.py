@@ -25,7 +25,7 @@ SMOKE = [
     *('train_cfg.max_epochs=2', 'train_cfg.val_interval=2'),
     *('train_dataloader.batch_size=16', 'train_dataloader.dataset.indices=64'),
 ]
-#: No step is taken; the teacher becomes the student.
+#: One step of length 0, before which the teacher becomes the student.
 UNTRAINED = [
     *('train_cfg.max_epochs=1', 'train_cfg.val_interval=2', 'param_scheduler=None'),
     *('optim_wrapper.optimizer.lr=0.0', 'train_dataloader.dataset.indices=64'),
@@ -37,6 +37,10 @@ HEALTH = ('entropy', 'batch_entropy', 'kl', 'spread')
 
 def config(name: str) -> Path:
     return ROOT / 'configs' / 'demo' / f'{name}.py'
+
+
+def root(smoke: bool) -> Path:
+    return WORK_DIR.with_name(f'{WORK_DIR.name}_smoke') if smoke else WORK_DIR
 
 
 def run_tool(label: str, folder: Path, tool: str, *args: str) -> None:
@@ -84,8 +88,8 @@ def run_row(row: Row, seed: int, untrained: bool, smoke: bool) -> dict:
         what ``ask`` and, if it was trained, the log say.
     """
     label = f'{row.name}{", untrained" * untrained}, seed {seed}'
-    parent = 'smoke' if smoke else 'untrained' if untrained else 'trained'
-    work_dir = WORK_DIR / parent / row.stem / f'seed{seed}'
+    kind = 'untrained' if untrained else 'trained'
+    work_dir = root(smoke) / kind / row.stem / f'seed{seed}'
     names = (f'dino/{row.stem}_dino', f'linear_{row.stem}_dino', f'in_context_{row.stem}')
     scale = SMOKE if smoke else UNTRAINED if untrained else []
     earlier = take_up(label, work_dir, digest([config(name) for name in names], scale))
@@ -129,7 +133,7 @@ def show(table_of: dict[str, list[dict]]) -> None:
                 if len(values) > 1:
                     cells[-1] += f' ± {np.std(values, ddof=1):.{digits}f}'
         table.add_row(name, *cells)
-    Console(width=120).print(table)
+    Console(width=140).print(table)
 
 
 def parse_args() -> argparse.Namespace:
@@ -158,7 +162,7 @@ def main() -> None:
     table: dict[str, list[dict]] = {}
     for (row, _, untrained), result in zip(jobs, results, strict=True):
         table.setdefault(f'{row.name}{", untrained" * untrained}', []).append(result)
-    summary = WORK_DIR / 'summary.json'
+    summary = root(args.smoke) / 'summary.json'
     summary.write_text(json.dumps(table, indent=2) + '\n')
     show(table)
     print(f'Seeds: {args.seeds}. Table: {summary}')
