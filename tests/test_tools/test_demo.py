@@ -83,29 +83,39 @@ def test_dino_table_over_seeds(workplace, monkeypatch):
     import dino
 
     # Results that are there are not computed again: made-up numbers, two seeds.
+    def write(folder, mark, result):
+        folder.mkdir(parents=True)
+        (folder / 'fingerprint').write_text(mark)
+        (folder / 'result.json').write_text(json.dumps(result))
+
     health = dict(entropy=3.0, batch_entropy=4.0, kl=0.5, spread=0.6)
-    for stem in ('vit', 'locatvit'):
-        configs = [f'dino/{stem}_dino', f'linear_{stem}_dino', f'in_context_{stem}']
+    for row in dino.DEMO:
         for kind, scale in (('trained', []), ('untrained', dino.UNTRAINED)):
             for seed, linear in ((0, 30.0), (1, 34.0)):
-                result = dict(linear=linear, knn=20.0, in_context=10.0)
-                folder = dino.WORK_DIR / kind / stem / f'seed{seed}'
-                folder.mkdir(parents=True)
-                result |= health if kind == 'trained' else {}
-                (folder / 'result.json').write_text(json.dumps(result))
-                mark = dino.digest([dino.config(name) for name in configs], scale)
-                (folder / 'fingerprint').write_text(mark)
+                seeded = [f'randomness.seed={seed}']
+                folder = dino.WORK_DIR / kind / row.stem / f'seed{seed}'
+                trained = dino.digest([dino.config(f'dino/{row.stem}_dino')], [*seeded, *scale])
+                write(folder / 'dino', trained, health)
+                asked = dino.digest(dino.asked_by(row), seeded, trained)
+                write(folder / 'asked', asked, dict(linear=linear, knn=20.0, in_context=10.0))
     printed = workplace.run('demo/dino.py', '--seeds', 2)
+    assert printed.count('already done') == 16
     assert '32.0 ± 2.8' in printed and '4.00 ± 0.00' in printed
     summary = json.loads((dino.WORK_DIR / 'summary.json').read_text())
     assert list(summary) == ['ViT', 'LocAtViT', 'ViT, untrained', 'LocAtViT, untrained']
-    # What is logged of a run that was resumed is its last line.
+
+
+def test_dino_health_is_the_last_of_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    import dino
+
+    health = dict(entropy=3.0, batch_entropy=4.0, kl=0.5, spread=0.6)
     for name, kl in (('1_first', 1.0), ('2_resumed', 2.0)):
-        file = workplace.folder / name / 'vis_data' / 'scalars.json'
+        file = tmp_path / name / 'vis_data' / 'scalars.json'
         file.parent.mkdir(parents=True)
         lines = [{**health, 'kl': kl}, {'knn/top1_k20': 20.0}]
         file.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    assert dino.read_health(workplace.folder)['kl'] == 2.0
+    assert dino.read_health(tmp_path) == {**health, 'kl': 2.0}
 
 
 def test_dino_options_fit_the_configs(monkeypatch):

@@ -15,7 +15,7 @@ import numpy as np
 from plans import DEMO, ROOT, Row
 from rich.console import Console
 from rich.table import Table
-from run import call, digest, last_checkpoint, make_data, take_up
+from run import call, digest, finish, last_checkpoint, make_data, parse_scale, take_up
 
 from locat_mm.engine.reporting import reports_errors
 
@@ -49,66 +49,42 @@ def run_tool(label: str, folder: Path, tool: str, *args: str) -> None:
     call(f'{label}, {folder.name}', folder / f'{Path(tool).stem}.txt', command)
 
 
-def ask(row: Row, label: str, work_dir: Path, checkpoint: str, options: list[str]) -> dict:
-    """What the teacher in a checkpoint knows, in percent: see ``QUALITY``."""
-    linear = work_dir / 'linear'
-    chosen = [*options, f'model.backbone.init_cfg.checkpoint={checkpoint}']
-    classifier = str(config(f'linear_{row.stem}_dino'))
-    run_tool(label, linear, 'train.py', classifier, '--resume', '--cfg-options', *chosen)
-    outs = {name: work_dir / f'{name}.json' for name in QUALITY}
-    out = {name: ['--out', str(path)] for name, path in outs.items()}
-    metrics = ['--out-item', 'metrics']
-    run_tool(
-        label,
-        work_dir / 'linear_test',
-        'test.py',
-        *(classifier, last_checkpoint(linear), *out['linear'], *metrics),
-    )
-    run_tool(
-        label,
-        work_dir / 'knn',
-        'test.py',
-        *(str(config(f'dino/{row.stem}_dino')), checkpoint, *out['knn'], *metrics),
-    )
-    run_tool(
-        label,
-        work_dir / 'in_context',
-        'analysis_tools/in_context.py',
-        *(str(config(f'in_context_{row.stem}')), checkpoint, *out['in_context']),
-        *('--prefix', 'teacher.module.backbone'),
-    )
-    keys = {'linear': 'accuracy/top1', 'knn': 'knn/top1_k20', 'in_context': 'mIoU'}
-    return {name: json.loads(path.read_text())[keys[name]] for name, path in outs.items()}
-
-
 def run_row(row: Row, seed: int, untrained: bool, smoke: bool) -> dict:
     """Train one model and ask its teacher, or continue where an earlier run stopped.
 
     Returns:
-        what ``ask`` and, if it was trained, the log say.
+        what ``train`` and ``ask`` say.
     """
     label = f'{row.name}{", untrained" * untrained}, seed {seed}'
-    kind = 'untrained' if untrained else 'trained'
-    work_dir = root(smoke) / kind / row.stem / f'seed{seed}'
-    names = (f'dino/{row.stem}_dino', f'linear_{row.stem}_dino', f'in_context_{row.stem}')
+    work_dir = root(smoke) / ('untrained' if untrained else 'trained') / row.stem / f'seed{seed}'
+    seeded = [f'randomness.seed={seed}']
     scale = SMOKE if smoke else UNTRAINED if untrained else []
-    earlier = take_up(label, work_dir, digest([config(name) for name in names], scale))
+    health = train(row, label, work_dir / 'dino', [*seeded, *scale])
+    return ask(row, label, work_dir, [*seeded, *(SMOKE if smoke else [])]) | health
+
+
+def asked_by(row: Row) -> list[Path]:
+    """The configs of linear, k-NN and in-context evaluation."""
+    names = (f'linear_{row.stem}_dino', f'dino/{row.stem}_dino', f'in_context_{row.stem}')
+    return [config(name) for name in names]
+
+
+def train(row: Row, label: str, folder: Path, options: list[str]) -> dict:
+    """DINO without labels.
+
+    Returns:
+        ``HEALTH``: the last training line of the log.
+    """
+    dino = config(f'dino/{row.stem}_dino')
+    earlier = take_up(f'{label}, trained', folder, digest([dino], options))
     if earlier is not None:
         return earlier
-    folder = work_dir / 'dino'
-    seeded = [f'randomness.seed={seed}']
-    dino, options = str(config(names[0])), [*seeded, *scale]
-    run_tool(label, folder, 'train.py', dino, '--resume', '--cfg-options', *options)
-    linear = SMOKE if smoke else []
-    result = ask(row, label, work_dir, last_checkpoint(folder), [*seeded, *linear])
-    if not untrained:
-        result |= read_health(folder)
-    (work_dir / 'result.json').write_text(json.dumps(result))
-    return result
+    run_tool(label, folder, 'train.py', str(dino), '--resume', '--cfg-options', *options)
+    return finish(folder, read_health(folder))
 
 
 def read_health(folder: Path) -> dict:
-    """The last training line of a run's log: see ``HEALTH``."""
+    """The last training line of a run's log, which a resumed run has in parts: see ``HEALTH``."""
     lines = [
         json.loads(line)
         for file in sorted(folder.glob('*/vis_data/scalars.json'))
@@ -116,6 +92,38 @@ def read_health(folder: Path) -> dict:
     ]
     last = [line for line in lines if 'kl' in line][-1]
     return {name: last[name] for name in HEALTH}
+
+
+def ask(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
+    """What the teacher that ``train`` left in ``work_dir / 'dino'`` knows.
+
+    Returns:
+        ``QUALITY``, in percent.
+    """
+    folder = work_dir / 'asked'
+    linear, knn, in_context = questions = asked_by(row)
+    trained_as = (work_dir / 'dino' / 'fingerprint').read_text()
+    earlier = take_up(f'{label}, asked', folder, digest(questions, options, trained_as))
+    if earlier is not None:
+        return earlier
+    teacher = last_checkpoint(work_dir / 'dino')
+    chosen = [*options, f'model.backbone.init_cfg.checkpoint={teacher}']
+    classifier = folder / 'linear'
+    run_tool(label, classifier, 'train.py', str(linear), '--resume', '--cfg-options', *chosen)
+
+    outs = {name: folder / f'{name}.json' for name in QUALITY}
+    metrics = ['--out-item', 'metrics', '--out']
+    tested = [str(linear), last_checkpoint(classifier), *metrics, str(outs['linear'])]
+    run_tool(label, folder / 'linear_test', 'test.py', *tested)
+    tested = [str(knn), teacher, *metrics, str(outs['knn'])]
+    run_tool(label, folder / 'knn', 'test.py', *tested)
+    asked = [str(in_context), teacher, '--prefix', 'teacher.module.backbone']
+    out = ['--out', str(outs['in_context'])]
+    run_tool(label, folder / 'in_context', 'analysis_tools/in_context.py', *asked, *out)
+    keys = {'linear': 'accuracy/top1', 'knn': 'knn/top1_k20', 'in_context': 'mIoU'}
+    return finish(
+        folder, {name: json.loads(path.read_text())[keys[name]] for name, path in outs.items()}
+    )
 
 
 def show(table_of: dict[str, list[dict]]) -> None:
@@ -128,29 +136,17 @@ def show(table_of: dict[str, list[dict]]) -> None:
         cells = []
         for digits, keys in ((1, QUALITY), (2, HEALTH)):
             for key in keys:
-                values = [result[key] for result in results if key in result]
-                cells.append(f'{np.mean(values):.{digits}f}' if values else '')
+                values = [result[key] for result in results]
+                cells.append(f'{np.mean(values):.{digits}f}')
                 if len(values) > 1:
                     cells[-1] += f' ± {np.std(values, ddof=1):.{digits}f}'
         table.add_row(name, *cells)
     Console(width=140).print(table)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--seeds', type=int, default=3)
-    parser.add_argument(
-        '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
-    )
-    args = parser.parse_args()
-    if args.seeds < 1:
-        parser.error(f'--seeds must be positive, got {args.seeds}')
-    return args
-
-
 @reports_errors
 def main() -> None:
-    args = parse_args()
+    args = parse_scale(argparse.ArgumentParser(description=__doc__))
     make_data()
     kinds = (False,) if args.smoke else (False, True)
     jobs = [(row, seed, kind) for kind in kinds for seed in range(args.seeds) for row in DEMO]

@@ -105,6 +105,12 @@ def take_up(label: str, work_dir: Path, current: str) -> dict | None:
     return None
 
 
+def finish(work_dir: Path, result: dict) -> dict:
+    """Mark the run in a folder as done; returns its result."""
+    (work_dir / 'result.json').write_text(json.dumps(result))
+    return result
+
+
 def config_path(row: Row, part: str) -> Path:
     return ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py'
 
@@ -189,8 +195,7 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
         params=count_parameters(checkpoints['classify']),
         seconds=round(float((work_dir / 'seconds').read_text()), 1),
     )
-    (work_dir / 'result.json').write_text(json.dumps(result))
-    return result
+    return finish(work_dir, result)
 
 
 def draw_kernels_of(row: Row, plan: Plan, smoke: bool) -> None:
@@ -229,11 +234,16 @@ def parse_args() -> argparse.Namespace:
     kind.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
     kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
     kind.add_argument('--attach', action='store_true', help="LocAt into the demo's trained ViT")
-    parser.add_argument('--seeds', type=int, default=3, help='seeds of the ablation')
+    parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
+    return parse_scale(parser)
+
+
+def parse_scale(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parse the command line, to which options for the size of a demo are added."""
+    parser.add_argument('--seeds', type=int, default=3, help='how many, where seeds are averaged')
     parser.add_argument(
         '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
     )
-    parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
     args = parser.parse_args()
     if args.seeds < 1:
         parser.error(f'--seeds must be positive, got {args.seeds}')

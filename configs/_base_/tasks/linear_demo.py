@@ -12,7 +12,7 @@ teacher = dict(type='Pretrained', prefix='teacher.module.backbone.')
 optim_wrapper = dict(
     _delete_=True,
     type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.0),
+    optimizer=dict(type='SGD', lr=0.3, momentum=0.9, weight_decay=0.0),
     constructor='locat_mm.SegmentorOptimWrapperConstructor',
 )
 max_epochs = 10
