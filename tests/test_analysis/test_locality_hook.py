@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections import defaultdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import distributed
 
 import locat_mm
@@ -65,7 +67,10 @@ def train(tmp_path, backbone, by_epoch=True, hook=None):
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.0)),
         custom_hooks=[hook or dict(type='locat_mm.LocalityHook', interval=2), spy]
         + [dict(type='EMAHook')],
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        visualizer=dict(
+            type='Visualizer',
+            vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
+        ),
         default_hooks=dict(checkpoint=None, logger=dict(type='LoggerHook', interval=100)),
         experiment_name=tmp_path.name,  # or a visualizer of the same second would be used again
     )
@@ -73,10 +78,22 @@ def train(tmp_path, backbone, by_epoch=True, hook=None):
     (file,) = tmp_path.rglob('scalars.json')
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     lines = [line for line in lines if any(key.startswith('locality/') for key in line)]
+    assert read_tensorboard(file.parent) == [pytest.approx(line, rel=1e-6) for line in lines]
     (log,) = tmp_path.rglob('*.log')
     assert log.read_text().count('locality of the layers at iteration') == len(lines)
     assert not any(m._forward_hooks for m in backbone.blocks.modules())
     return runner.model, lines, spy.heard
+
+
+def read_tensorboard(folder):
+    """What the hook's scalars are in TensorBoard's own file, in the form of a local log."""
+    events = EventAccumulator(str(folder)).Reload()
+    lines = defaultdict(dict)
+    for name in events.Tags()['scalars']:
+        if name.startswith('locality/'):
+            for event in events.Scalars(name):
+                lines[event.step] |= {name: event.value, 'step': event.step}
+    return list(lines.values())
 
 
 def expected(backbone, num_class, num_prefix):

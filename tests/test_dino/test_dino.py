@@ -6,8 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmpretrain.models.utils import CosineEMA
 from mmpretrain.registry import MODELS as MMPRETRAIN
 from mmseg.registry import MODELS as MMSEG
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from locat_mm.registry import MODELS
 
@@ -170,6 +172,35 @@ def test_only_the_student_drops_paths():
     assert torch.equal(features[0][0], features[1][0])
     teacher = copy.deepcopy(model.teacher.module['backbone'])
     torch.testing.assert_close(features[0][0], features_by_hand(teacher, crops[0]), **EXACT)
+
+
+class CountReads(TorchDispatchMode):
+    """How often a number is read from a device, which waits for it."""
+
+    reads = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.reads += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **kwargs or {})
+
+
+def test_teacher_waits_for_the_device_once_and_not_per_parameter():
+    """The same averages as mmpretrain's, which reads its step for each of them."""
+    set_progress(epoch=1)
+    model = build()
+    student = model._student()
+    ours, stock = model.teacher, CosineEMA(student, momentum=0.2)
+    reads = []
+    for _ in range(3):
+        for parameter in student.parameters():
+            parameter.data += 0.1
+        for teacher in (ours, stock):
+            with CountReads() as counted:
+                teacher.update_parameters(student)
+            reads.append(counted.reads)
+        for name, value in stock.module.named_parameters():
+            torch.testing.assert_close(ours.module.get_parameter(name), value, **EXACT)
+    assert reads[-2] <= 3 < len(list(student.parameters())) <= reads[-1]
 
 
 def test_evaluation_changes_neither_teacher_nor_centre():
