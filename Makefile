@@ -55,7 +55,7 @@ test: install
 UPSTREAM := .venv-openmmlab
 $(UPSTREAM)/.installed: requirements.txt requirements-dev.txt requirements-openmmlab.txt setup.py
 	$(PYTHON) -m venv $(UPSTREAM)
-	grep -hv -e onedl -e '^-r' requirements.txt requirements-dev.txt > $(UPSTREAM)/common.txt
+	grep -hv -e onedl -e '^-r' -e '^numpy' -e '^opencv' requirements.txt requirements-dev.txt > $(UPSTREAM)/common.txt
 	$(UPSTREAM)/bin/python -m pip install --quiet --upgrade pip 'setuptools<80' wheel
 	$(UPSTREAM)/bin/python -m pip install --requirement $(UPSTREAM)/common.txt psutil
 	MMCV_WITH_OPS=1 $(UPSTREAM)/bin/python -m pip install --no-build-isolation \

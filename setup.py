@@ -64,6 +64,7 @@ setup(
             'mmcv>=2.1.0,<2.2.0',
             'mmsegmentation>=1.2.2',
             'mmpretrain>=1.2.0',
+            'numpy<2',  # mmcv 2.1 shifts hues by numbers that numpy 2 refuses
             'ftfy',
             'regex',
         ],

@@ -151,18 +151,24 @@ def allow_plain_data() -> None:
 
 def _safe_globals() -> list:
     """Plain data beside the weights: timm's arguments, mmengine's log history and schedule."""
-    core = np._core if hasattr(np, '_core') else np.core  # type: ignore[attr-defined]
     return [
         argparse.Namespace,
         HistoryBuffer,
         OneCycleParamScheduler,
         (_fetch_method, 'builtins.getattr'),
-        core.multiarray._reconstruct,
-        core.multiarray.scalar,
+        *_numpy_globals(),
         np.ndarray,
         np.dtype,
         *(type(np.dtype(kind)) for kind in '?bBhHiIlLqQefdFD'),
     ]
+
+
+def _numpy_globals() -> list:
+    """What numpy pickles arrays and scalars by, under its names before and since numpy 2."""
+    # An array says by itself what makes it again, wherever this numpy keeps that.
+    makers = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    modules = 'numpy.core.multiarray', 'numpy._core.multiarray'
+    return [(maker, f'{module}.{maker.__name__}') for maker in makers for module in modules]
 
 
 def _fetch_method(owner: Any, name: str) -> Any:

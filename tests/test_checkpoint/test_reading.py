@@ -2,7 +2,10 @@
 
 import argparse
 import pickle
+import re
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
@@ -122,6 +125,25 @@ def test_getattr_fetches_mmengines_methods_alone(golden, tmp_path):
         torch.save({'state_dict': golden.state_dict, 'x': Fetch(owner, name)}, file)
         with pytest.raises(ValueError, match='nothing else is executed'):
             read_state_dict(file)
+
+
+@pytest.mark.parametrize('core', ['core', '_core'], ids=['numpy 1', 'numpy 2'])
+def test_data_of_another_numpy(golden, tmp_path, core):
+    """Numpy 2 renamed the module that arrays are pickled by; OpenMMLab's zoo is older."""
+    saved, renamed = tmp_path / 'saved.pth', tmp_path / 'renamed.pth'
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    torch.save({'state_dict': golden.state_dict, 'loss': history, 'lr': np.float32(0.5)}, saved)
+    with zipfile.ZipFile(saved) as old, zipfile.ZipFile(renamed, 'w') as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith('/data.pkl'):
+                data, count = re.subn(rb'numpy\._?core\.', f'numpy.{core}.'.encode(), data)
+                assert count == 2
+            new.writestr(name, data)
+    assert set(read_state_dict(renamed)) == set(golden.state_dict)
+    # mmengine's own reading, which resumes with it, too
+    found = CheckpointLoader.load_checkpoint(str(renamed), map_location='cpu')
+    assert found['loss'].mean() == 1.5 and found['lr'] == 0.5
 
 
 def test_unreadable_files_are_named(golden, tmp_path):
