@@ -185,7 +185,8 @@ def start_at_once(monkeypatch):
     class Eager(lazy):
         def __init__(self, dataloader):
             super().__init__(dataloader)
-            self._iterator = iter(dataloader)
+            if self._iterator is None:  # twice would use up an InfiniteSampler
+                self._iterator = iter(dataloader)
 
     monkeypatch.setattr(loops, '_InfiniteDataloaderIterator', Eager)
 
