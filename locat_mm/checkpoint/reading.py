@@ -166,7 +166,7 @@ def _safe_globals() -> list:
 def _numpy_globals() -> list:
     """What numpy pickles arrays and scalars by, under its names before and since numpy 2."""
     # An array says by itself what makes it again, wherever this numpy keeps that.
-    makers = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    makers: list[Any] = [x.__reduce__()[0] for x in (np.zeros(1), np.float64(0))]
     modules = 'numpy.core.multiarray', 'numpy._core.multiarray'
     return [(maker, f'{module}.{maker.__name__}') for maker in makers for module in modules]
 
