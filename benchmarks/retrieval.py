@@ -15,7 +15,7 @@ import torch
 from measure import alternate, device_name
 from mmengine.device import get_device
 
-from locat_mm.ops.nearest import nearest_neighbours, unit_rows
+from locat_mm.evaluation.nearest import nearest_neighbours, unit_rows
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

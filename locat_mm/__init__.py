@@ -12,7 +12,10 @@ from . import datasets, engine, evaluation, layers, models  # noqa: E402  (needs
 from .checkpoint import load_official  # noqa: E402
 from .config import config_path  # noqa: E402
 from .layers import attach, detach  # noqa: E402
+from .side_effects import apply_side_effects  # noqa: E402
 from .version import __version__  # noqa: E402
+
+apply_side_effects()
 
 __all__ = [
     '__version__',

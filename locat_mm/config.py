@@ -1,18 +1,73 @@
-"""Installed configs by name: ours and those of other OpenMMLab packages."""
+"""Configs: read, walked through, and found by the name of an installed package."""
 
 import difflib
+import inspect
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.runner import Runner
 
-__all__ = ['config_path', 'drop_own_scope']
+__all__ = ['config_path', 'load_config', 'walk']
 
-# Lets mmengine read 'locat_mm::...'. It looks for a distribution of the name given here, then for
-# a module; of an editable distribution, mmengine 0.10.7 takes the wrong folder.
-MODULE2PACKAGE.setdefault('locat_mm', __name__)
+
+def load_config(path: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
+    """Read a config and apply the command line's overrides.
+
+    Loaders of mmpretrain's models get ``default_collate``, as from mmpretrain's own tools.
+
+    Args:
+        path: the config file.
+        overrides: dotted key -> value (``--cfg-options``).
+        work_dir: where logs and checkpoints go; by default the config's own, or
+            ``work_dirs/NAME``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a top-level key looks like a misspelt argument of mmengine's Runner, which
+            would ignore it.
+    """
+    cfg = Config.fromfile(path)
+    _drop_own_scope(cfg)
+    if overrides:
+        cfg.merge_from_dict(overrides)
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    known = frozenset(inspect.signature(Runner.__init__).parameters)
+    for key in cfg:
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
+        if close and key not in known:
+            raise ValueError(
+                f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
+                'A variable of your own needs a less similar name.'
+            )
+    if cfg.get('default_scope') == 'mmpretrain':
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(name):
+                cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+    return cfg
+
+
+def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:
+    """All dicts in a config, each with its dotted key; outer ones come before inner ones.
+
+    Args:
+        cfg: a config, or a part of one.
+        key: of ``cfg`` itself; ``''`` for a whole config.
+    """
+    if isinstance(cfg, (dict, Config)):
+        yield key, cfg
+        children: Any = list(cfg.items())
+    elif isinstance(cfg, (list, tuple)):
+        children = enumerate(cfg)
+    else:
+        return
+    for name, child in children:
+        yield from walk(child, f'{key}.{name}' if key else str(name))
 
 
 def config_path(name: str) -> str:
@@ -43,20 +98,15 @@ def config_path(name: str) -> str:
     return str(folder / path)
 
 
-def drop_own_scope(cfg: Any) -> None:
+def _drop_own_scope(cfg: Config) -> None:
     """Undo, in place, what mmengine does to the settings of a ``locat_mm::`` base.
 
-    It has their types looked up in the registries of locat_mm, where those of the tasks, mmseg's
-    and mmpretrain's, are not found.
+    It marks them to be looked up in the registries of locat_mm, which cannot see the types of
+    mmseg and mmpretrain.
     """
-    if isinstance(cfg, (dict, Config)):
-        if cfg.get('_scope_') == 'locat_mm':
-            cfg.pop('_scope_')
-        for value in cfg.values():
-            drop_own_scope(value)
-    elif isinstance(cfg, (list, tuple)):
-        for value in cfg:
-            drop_own_scope(value)
+    for _, part in walk(cfg):
+        if part.get('_scope_') == 'locat_mm':
+            part.pop('_scope_')
 
 
 def _configs_of(package: str) -> Path:

@@ -48,7 +48,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = Registry(
     locations=['locat_mm.engine'],
 )
 STRATEGIES = Registry(
-    'strategy', parent=ROOT_STRATEGIES, scope='locat_mm', locations=['locat_mm.engine.sharding']
+    'strategy', parent=ROOT_STRATEGIES, scope='locat_mm', locations=['locat_mm.engine.strategies']
 )
 TRANSFORMS = Registry(
     'transform', parent=ROOT_TRANSFORMS, scope='locat_mm', locations=['locat_mm.datasets']

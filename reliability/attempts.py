@@ -28,8 +28,9 @@ from mmpretrain.utils import register_all_modules as import_mmpretrain
 from mmseg.utils import register_all_modules as import_mmseg
 from states import free_port
 
-from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.checkpointing import AtomicBackend
+from locat_mm.checkpoint.writing import AtomicBackend
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
 
 __all__ = ['Forked', 'Plan', 'Tool']
 

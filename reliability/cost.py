@@ -22,7 +22,9 @@ from mmengine.runner import Runner
 from rich.console import Console
 from rich.table import Table
 
-from locat_mm.engine import SafeCheckpointHook, build_runner, find_resumable, load_config
+from locat_mm.checkpoint import find_resumable
+from locat_mm.config import load_config
+from locat_mm.engine import SafeCheckpointHook, build_runner
 
 ROOT = Path(__file__).resolve().parents[1]
 #: where a hook can stand in a step; the last is that of the optimizer's
@@ -162,7 +164,7 @@ def main() -> None:
             runner = build(model, place, place / model, args.batch_size, args.iterations)
             step, hooks = time_hooks(runner)
             table = Table(title=f'{model}, 224×224, batch {args.batch_size}, CPU')
-            for header in ('what', 'median (ms)', 'share'):
+            for header in ('what', 'median (ms)', 'merge_shared'):
                 table.add_column(header, justify='left' if header == 'what' else 'right')
             table.add_row('a training step', f'{1e3 * step:.1f}', '')
             for name, seconds in hooks.items():

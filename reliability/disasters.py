@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from states import differences, free_port, last_checkpoint, write_data
 
-from locat_mm.engine import find_resumable
+from locat_mm.checkpoint import find_resumable
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / 'configs' / 'demo' / 'vit_segment.py'

@@ -46,7 +46,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-from locat_mm.engine import load_config
+from locat_mm.config import load_config
 
 # Once for all forks.
 import_mmpretrain(init_default_scope=False)

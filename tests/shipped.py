@@ -7,7 +7,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from locat_mm.engine import load_config
+from locat_mm.config import load_config
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ('vit', 'regvit', 'ropevit', 'jumbo', 'swin')

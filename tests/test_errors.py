@@ -14,9 +14,10 @@ import pytest
 import torch
 from golden import Golden
 
+from locat_mm.config import load_config
 from locat_mm.datasets import CheckAnnotations
 from locat_mm.distribution import check_openmmlab
-from locat_mm.engine import build_runner, load_config
+from locat_mm.engine import build_runner
 from locat_mm.engine.launch import (
     _KNOWN_KEYS,
     _VARIABLES,

@@ -9,7 +9,7 @@ from torch import distributed
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
-from locat_mm.engine import load_config
+from locat_mm.config import load_config
 from locat_mm.registry import MODELS
 
 LEAVES = ('locatvit_base_imagenet', 'locatjumbo_base_imagenet')

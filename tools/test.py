@@ -8,14 +8,15 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.fileio import dump
 
-from locat_mm.engine import build_runner, load_config, make_deterministic
-from locat_mm.engine.arguments import (
+from locat_mm.cli.arguments import (
     add_cfg_options,
     add_launcher,
     add_trust_checkpoint,
     set_local_rank,
 )
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner, make_deterministic
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,9 +73,7 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         set_visualization(cfg, args, is_classification)
     if args.tta:
         set_tta(cfg, is_classification)
-    if is_classification:
-        cfg.test_dataloader.setdefault('collate_fn', dict(type='default_collate'))
-    elif args.out and args.out_item is None:
+    if not is_classification and args.out and args.out_item is None:
         cfg.test_evaluator.update(output_dir=args.out, keep_results=True)
     if args.no_pin_memory:
         cfg.test_dataloader.pin_memory = False

@@ -4,14 +4,15 @@ import argparse
 
 from mmengine.config import Config
 
-from locat_mm.engine import build_runner, load_config, make_deterministic
-from locat_mm.engine.arguments import (
+from locat_mm.cli.arguments import (
     add_cfg_options,
     add_launcher,
     add_trust_checkpoint,
     set_local_rank,
 )
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner, make_deterministic
 
 
 def parse_args() -> argparse.Namespace:
@@ -78,9 +79,6 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
         loader = cfg.get(name)
         if loader is None:
             continue
-        if cfg.get('default_scope') == 'mmpretrain':
-            # What mmpretrain's own tool adds; its models take no other collation.
-            loader.setdefault('collate_fn', dict(type='default_collate'))
         if args.no_pin_memory:
             loader.pin_memory = False
         if args.no_persistent_workers:

@@ -1,8 +1,8 @@
 """What a vision transformer does with an image, read while it runs.
 
-:class:`Recorder` records one image, :class:`locat_mm.analysis.inspection.Inspector` does so from a
-config and a checkpoint, :mod:`locat_mm.analysis.figures` and :mod:`locat_mm.analysis.kernels` draw
-what came out.
+:class:`Recorder` records one image. :class:`locat_mm.analysis.inspection.Inspector` does so from a
+config and a checkpoint. :mod:`locat_mm.analysis.figures` and :mod:`locat_mm.analysis.gaussians`
+draw the result. :mod:`locat_mm.analysis.complexity` counts parameters and operations.
 """
 
 from .measures import attention_weights, cls_similarity, refinement_weights

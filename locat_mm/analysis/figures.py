@@ -15,7 +15,7 @@ from .panels import (
     colour_bar,
     fade,
     frame,
-    kernel_ellipse,
+    gaussian_ellipse,
     label_bar,
     mark_patch,
     show_map,
@@ -25,7 +25,7 @@ from .panels import (
 
 __all__ = ['draw_inspection', 'make_figure']
 
-_KERNEL = '#d62728'
+_GAUSSIAN = '#d62728'
 _DPI = 150
 
 
@@ -74,7 +74,7 @@ def make_figure(
     has_gaug = any(layer.sigma is not None for layer in shown)
     has_class = any(layer.similarity is not None for layer in inspection.layers)
 
-    rows = ['attention', *(['kernel', 'sigma', 'alpha'] if has_gaug else [])]
+    rows = ['attention', *(['gaussian', 'sigma', 'alpha'] if has_gaug else [])]
     panels = ['picture', *(['curve', 'similarity'] if has_class else [])]
     panels += ['refinement'] if inspection.refinement is not None else []
     # Inches; never so flat or so high that it becomes a strip.
@@ -174,7 +174,7 @@ def _draw_attention(axes: Any, inspection: Inspection, shown: list, where: list)
     colour_bar(axes[-1], image, '× even attention')
 
 
-def _draw_kernel(axes: Any, inspection: Inspection, shown: list, where: list) -> None:
+def _draw_gaussian(axes: Any, inspection: Inspection, shown: list, where: list) -> None:
     for axis, layer, patch in zip(axes, shown, where, strict=False):
         show_picture(axis, fade(inspection.picture))
         mark_patch(axis, inspection, layer, patch)
@@ -182,14 +182,13 @@ def _draw_kernel(axes: Any, inspection: Inspection, shown: list, where: list) ->
             axis.set_title('no GAug', fontsize=8)
             continue
         for sigmas, style in ((1, '-'), (2, '--')):
-            axis.add_patch(
-                kernel_ellipse(inspection, layer, patch, sigmas, edgecolor=_KERNEL, linestyle=style)
-            )
+            look = dict(edgecolor=_GAUSSIAN, linestyle=style)
+            axis.add_patch(gaussian_ellipse(inspection, layer, patch, sigmas, **look))
         sigma, alpha = layer.sigma[patch].tolist(), float(layer.alpha[patch])
         axis.set_title(f'σ {sigma[0]:.2g} × {sigma[1]:.2g}, α {alpha:.2g}', fontsize=8)
     axes[-1].set_axis_off()
     axes[-1].legend(
-        [Line2D([], [], color=_KERNEL, linestyle=style) for style in ('-', '--')],
+        [Line2D([], [], color=_GAUSSIAN, linestyle=style) for style in ('-', '--')],
         ['1 σ', '2 σ'],
         loc='center left',
         bbox_to_anchor=(-0.5, 0.5),
@@ -217,10 +216,12 @@ def _draw_row(axes: Any, inspection: Inspection, maps: list, colours: str, label
     colour_bar(axes[-1], image, label)
 
 
-_ROWS = dict(attention=_draw_attention, kernel=_draw_kernel, sigma=_draw_sigma, alpha=_draw_alpha)
+_ROWS = dict(
+    attention=_draw_attention, gaussian=_draw_gaussian, sigma=_draw_sigma, alpha=_draw_alpha
+)
 _LABELS = dict(
     attention='attention of the patch\n(mean over heads)',
-    kernel='its Gaussian',
+    gaussian='its Gaussian',
     sigma='σ of all patches\n(√ rows · columns)',
     alpha='α of all patches',
 )

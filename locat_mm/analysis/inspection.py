@@ -17,8 +17,8 @@ from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
 from ..checkpoint import check_fit, read_state_dict
-from ..engine import load_config
-from ..engine.complexity import build_model
+from ..config import load_config
+from .complexity import build_model
 from .recording import LayerRecord, Recorder
 
 __all__ = ['Inspection', 'Inspector']

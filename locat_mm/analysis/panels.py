@@ -15,7 +15,7 @@ __all__ = [
     'colour_bar',
     'fade',
     'frame',
-    'kernel_ellipse',
+    'gaussian_ellipse',
     'label_bar',
     'mark_patch',
     'show_map',
@@ -26,7 +26,7 @@ __all__ = [
 _POINT = '#00e5ff'
 
 
-def kernel_ellipse(
+def gaussian_ellipse(
     inspection: Inspection, layer: LayerRecord, patch: tuple[int, int], sigmas: float, **style
 ) -> Ellipse:
     """Where the Gaussian of a patch is at so many standard deviations.

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import SUPPORTED, GaussianAugmentation
+from ..layers import SUPPORTED, GAugMixin
 from ..layers.attach import count_prefix_tokens, find_patch_embed
-from ..layers.hosts import augmented_class
+from ..layers.hosts.search import gaug_class_of
 from ..models import LocAtJumbo
 
 __all__ = ['AttentionLayer', 'class_tokens', 'find_backbone', 'find_layers', 'window_patches']
@@ -32,12 +32,12 @@ class AttentionLayer:
 
     @property
     def has_gaug(self) -> bool:
-        return isinstance(self.attn, GaussianAugmentation)
+        return isinstance(self.attn, GAugMixin)
 
     @property
     def is_windowed(self) -> bool:
         """Whether it attends within windows; ViTSAM's may also be global."""
-        kind = type(self.attn) if self.has_gaug else augmented_class(type(self.attn))
+        kind = type(self.attn) if self.has_gaug else gaug_class_of(type(self.attn))
         return kind.fixed_grid(self.attn) is not None and bool(self.parent.window_size)
 
 
@@ -57,7 +57,7 @@ def find_layers(backbone: nn.Module) -> list[AttentionLayer]:
     """
     layers = []
     for name, module in backbone.named_modules():
-        if isinstance(module, GaussianAugmentation) or augmented_class(type(module)):
+        if isinstance(module, GAugMixin) or gaug_class_of(type(module)):
             path = name.split('.')
             numbered = [i for i, part in enumerate(path[:-1]) if part.isdigit()]
             block = backbone.get_submodule('.'.join(path[: numbered[-1] + 1])) if numbered else None

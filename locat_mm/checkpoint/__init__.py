@@ -6,23 +6,25 @@ keeps its random weights looks like a bad method. Importing teaches mmengine's
 the plain data in mmengine's checkpoints.
 """
 
+from .finding import find_resumable
 from .fitting import Fit, check_fit
 from .loading import init_from_pretrained, load_official, pretrained_of, watch_pretrained
 from .names import to_official, to_openmmlab
 from .reading import allow_plain_data, read_content, unwrap
 from .resuming import check_average, check_resumable, check_training_state
 from .sources import read_state_dict, trust_checkpoints
-from .writing import check_target, write_state_dict
-
-allow_plain_data()
+from .writing import AtomicBackend, check_target, write_beside, write_state_dict
 
 __all__ = [
+    'AtomicBackend',
     'Fit',
+    'allow_plain_data',
     'check_average',
     'check_fit',
     'check_resumable',
     'check_target',
     'check_training_state',
+    'find_resumable',
     'init_from_pretrained',
     'load_official',
     'pretrained_of',
@@ -33,5 +35,6 @@ __all__ = [
     'trust_checkpoints',
     'unwrap',
     'watch_pretrained',
+    'write_beside',
     'write_state_dict',
 ]

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
-from ..layers import GaussianAugmentation
-from .names import share, shared_name, to_openmmlab
+from ..layers import GAugMixin
+from .names import merge_shared, shared_name, to_openmmlab
 from .reading import StateDict
 
 __all__ = ['Fit', 'check_fit', 'fit', 'fit_as_is', 'list_keys']
@@ -42,7 +42,7 @@ class Fit:
         unexpected: names that the model does not have.
         misshapen: name -> (shape given, shape in the model).
         unusable: name -> what is wrong with its values.
-        is_hollow: the model has a backbone, and nothing fits it.
+        misses_backbone: the model has a backbone, and nothing fits it.
     """
 
     model: str
@@ -51,7 +51,7 @@ class Fit:
     unexpected: list[str]
     misshapen: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
     unusable: dict[str, str]
-    is_hollow: bool
+    misses_backbone: bool
 
     @property
     def problems(self) -> str:
@@ -70,7 +70,7 @@ class Fit:
             reason = 'it is a checkpoint of another model.'
         if not (self.state or self.misshapen or self.unusable):
             reason += ' Not one key matches.'
-        elif self.is_hollow:
+        elif self.misses_backbone:
             reason += ' Nothing of it fits the backbone.'
         return ValueError(f'{source} does not fit {self.model}: {reason}{self.problems}')
 
@@ -103,7 +103,12 @@ def check_fit(
         ValueError: with the missing, unexpected, misshapen and unusable keys.
     """
     fitted = fit(module, state, whole=whole)
-    if fitted.is_hollow or not fitted.state or fitted.unusable or (strict and fitted.problems):
+    if (
+        fitted.misses_backbone
+        or not fitted.state
+        or fitted.unusable
+        or (strict and fitted.problems)
+    ):
         raise fitted.error(source)
     return fitted
 
@@ -127,7 +132,7 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
     Raises:
         ValueError: if a weight that layers share differs from layer to layer.
     """
-    own, given = module.state_dict(), share(state)
+    own, given = module.state_dict(), merge_shared(state)
     is_model = hasattr(module, 'backbone')
     backbone: Any = module.backbone if is_model else module
     is_official = not any(key.startswith(_BACKBONE) for key in given)
@@ -155,14 +160,14 @@ def fit_as_is(module: nn.Module, state: StateDict) -> Fit:
     own = module.state_dict()
     if not any(_GAUG in key for key in state):
         own = _without_attached(module, own)
-    return _compare(module, own, share(state))
+    return _compare(module, own, merge_shared(state))
 
 
 def _without_attached(module: nn.Module, own: StateDict) -> dict[str, Tensor]:
     attached = tuple(
         f'{name}{_GAUG}'
         for name, part in module.named_modules()
-        if isinstance(part, GaussianAugmentation) and part.attached
+        if isinstance(part, GAugMixin) and part.attached
     )
     return {key: value for key, value in own.items() if not key.startswith(attached)}
 
@@ -185,8 +190,10 @@ def _compare(module: nn.Module, own: StateDict, given: StateDict) -> Fit:
     names = {shared_name(key) for key in own}
     unexpected = [key for key in given if key not in names]
     in_backbone = [key for key in own if key.startswith(_BACKBONE)]
-    is_hollow = bool(in_backbone) and not any(key in fitting for key in in_backbone)
-    return Fit(_describe(module), fitting, missing, unexpected, misshapen, unusable, is_hollow)
+    misses_backbone = bool(in_backbone) and not any(key in fitting for key in in_backbone)
+    return Fit(
+        _describe(module), fitting, missing, unexpected, misshapen, unusable, misses_backbone
+    )
 
 
 def _find_problem(given: Tensor, own: Tensor, is_parameter: bool) -> str | None:

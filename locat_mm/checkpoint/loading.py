@@ -124,10 +124,10 @@ def watch_pretrained(model: nn.Module) -> None:
         init_cfg = getattr(module, 'init_cfg', None)
         given = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
         if any(cfg.get('type') in ('Pretrained', PretrainedInit) for cfg in given):
-            module.register_load_state_dict_pre_hook(_Watch(name or 'the model', given))
+            module.register_load_state_dict_pre_hook(_CheckWhileLoading(name or 'the model', given))
 
 
-class _Watch:
+class _CheckWhileLoading:
     """Compares what a module is about to load, once; later loads are of whole models."""
 
     def __init__(self, name: str, init_cfg: list) -> None:
@@ -140,7 +140,7 @@ class _Watch:
             return
         self.is_done = True
         fitted = fit_as_is(module, state)
-        if fitted.is_hollow or fitted.unusable or not fitted.state:
+        if fitted.misses_backbone or fitted.unusable or not fitted.state:
             raise fitted.error(self.source)
         if fitted.problems:
             print_log(

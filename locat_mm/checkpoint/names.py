@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .reading import StateDict
 
-__all__ = ['share', 'to_official', 'to_openmmlab']
+__all__ = ['merge_shared', 'to_official', 'to_openmmlab']
 
 _BACKBONE, _NECK_NORM, _HEAD = 'backbone.', 'neck.norm.', 'head.fc.'
 #: Jumbo's layers share one MLP; files hold it once, or once per layer.
@@ -34,7 +34,7 @@ def to_official(state: StateDict) -> tuple[dict[str, Tensor], list[str]]:
     is_swin = any(key.startswith(f'{_BACKBONE}layers.') for key in state)
     official = {_BACKBONE: '', _NECK_NORM: 'fc_norm.', _HEAD: 'head.fc.' if is_swin else 'head.'}
     renamed, left_out = {}, []
-    for key, value in share(state).items():
+    for key, value in merge_shared(state).items():
         if is_segmentor and not key.startswith(_BACKBONE):
             left_out.append(key)
             continue
@@ -54,7 +54,7 @@ def to_openmmlab(state: StateDict, neck_norm: bool) -> dict[str, Tensor]:
             PRR) or to the backbone (without).
     """
     renamed = {}
-    for key, value in share(state).items():
+    for key, value in merge_shared(state).items():
         stem, _, rest = key.partition('.')
         if stem == 'head':
             target = _HEAD + rest.removeprefix('fc.')
@@ -66,7 +66,7 @@ def to_openmmlab(state: StateDict, neck_norm: bool) -> dict[str, Tensor]:
     return renamed
 
 
-def share(state: StateDict) -> dict[str, Tensor]:
+def merge_shared(state: StateDict) -> dict[str, Tensor]:
     """Put a weight that all layers share under its one name.
 
     Raises:

@@ -26,7 +26,7 @@ from torch import Tensor
 from . import reading
 from .reading import read_content, read_file, unwrap
 
-__all__ = ['read_state_dict', 'trust_checkpoints']
+__all__ = ['load_from_locat_mm', 'read_state_dict', 'trust_checkpoints']
 
 #: What torch.load takes.
 MapLocation = str | torch.device | dict[str, str] | Callable | None
@@ -68,10 +68,6 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
     return _move(state, map_location)
 
 
-# mmengine's schemes are regular expressions, matched at the start; addresses stay mmengine's.
-@CheckpointLoader.register_scheme(
-    prefixes=['hf-hub:', 'timm:', r'(?!\S+://).+\.safetensors$'], force=True
-)
 def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> dict[str, Tensor]:
     """What mmengine calls for these sources; see :func:`read_state_dict`."""
     return read_state_dict(filename, map_location)

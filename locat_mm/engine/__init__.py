@@ -1,14 +1,16 @@
-"""What stands between a config and mmengine's Runner."""
+"""What mmengine runs: a Runner from a config, its hooks, its optimizers."""
 
-from .checkpointing import SafeCheckpointHook, find_resumable
-from .data_guard import DataGuardHook
 from .determinism import LenientEvaluationHook, make_deterministic
-from .dino_hooks import DINOHook
-from .exact_resume import ExactResumeHook
-from .hooks import CheckpointFitHook
-from .launch import build_runner, load_config
-from .locality_hook import LocalityHook
-from .non_finite import NonFiniteHook
+from .hooks import (
+    CheckpointFitHook,
+    DataGuardHook,
+    DINOHook,
+    ExactResumeHook,
+    LocalityHook,
+    NonFiniteHook,
+    SafeCheckpointHook,
+)
+from .launch import build_runner
 from .optimizers import SegmentorOptimWrapperConstructor
 
 __all__ = [
@@ -22,7 +24,5 @@ __all__ = [
     'SafeCheckpointHook',
     'SegmentorOptimWrapperConstructor',
     'build_runner',
-    'find_resumable',
-    'load_config',
     'make_deterministic',
 ]

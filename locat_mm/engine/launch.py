@@ -1,10 +1,7 @@
 """From a config file to a Runner, with the mistakes found before any work is done."""
 
-import difflib
-import inspect
 import os
-from collections.abc import Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,58 +22,16 @@ from ..checkpoint import (
     trust_checkpoints,
     watch_pretrained,
 )
-from ..config import drop_own_scope
+from ..checkpoint.finding import find_resumable
+from ..config import walk
 from ..datasets import check_sources, has_backend
-from .checkpointing import find_resumable
-from .hooks import CheckpointFitHook, innermost
+from ..helpers import innermost
+from .hooks.checkpoint_fit import CheckpointFitHook
 
-__all__ = ['build_runner', 'load_config']
+__all__ = ['build_runner']
 
-#: Top-level keys with a meaning for mmengine or the tools, beside Runner's own arguments.
-_KNOWN_KEYS = frozenset(inspect.signature(Runner.__init__).parameters) | {
-    *('auto_scale_lr', 'compile', 'custom_imports', 'dataset_source', 'find_unused_parameters'),
-    *('model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline'),
-}
 #: Beyond it, starting workers takes for ever.
 _MAX_WORKERS = 1024
-#: What mmengine's and mmpretrain's optimizer constructors read; they ignore the rest.
-_PARAMWISE_KEYS = frozenset(
-    ('bias_decay_mult', 'bias_lr_mult', 'bypass_duplicate', 'custom_keys', 'dcn_offset_lr_mult')
-    + ('decay_rate', 'decay_type', 'dwconv_decay_mult', 'flat_decay_mult', 'layer_decay_rate')
-    + ('norm_decay_mult', 'num_layers')
-)
-#: Variables of stock configs that happen to look like one of those.
-_VARIABLES = {
-    *('bank_dataloader', 'bank_pipeline', 'dataset_type', 'gallery_dataloader', 'pipeline'),
-    *('test_pipeline', 'train_pipeline', 'val_pipeline'),
-}
-
-
-def load_config(path: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
-    """Read a config and apply the command line's overrides.
-
-    Args:
-        path: the config file.
-        overrides: dotted key -> value (``--cfg-options``).
-        work_dir: where logs and checkpoints go; by default the config's own, or
-            ``work_dirs/NAME``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a top-level key looks like a misspelling, which mmengine ignores.
-    """
-    cfg = Config.fromfile(path)
-    drop_own_scope(cfg)
-    if overrides:
-        cfg.merge_from_dict(overrides)
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    _check_keys(cfg, _KNOWN_KEYS, _VARIABLES, path)
-    paramwise = (cfg.get('optim_wrapper') or {}).get('paramwise_cfg') or {}
-    _check_keys(paramwise, _PARAMWISE_KEYS, frozenset(), f'{path}: paramwise_cfg')
-    return cfg
 
 
 def build_runner(
@@ -125,18 +80,6 @@ def build_runner(
             content = read_content(source) if Path(source).expanduser().is_file() else state
             check_resumable(content, source, bool(cfg.get('param_scheduler')))
     return runner
-
-
-def _check_keys(
-    keys: Iterable[str], known: AbstractSet[str], variables: AbstractSet[str], path: str
-) -> None:
-    for key in keys:
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-        if close and key not in known | variables:
-            raise ValueError(
-                f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
-                'A variable of your own needs a less similar name.'
-            )
 
 
 def _whole_model(cfg: Config, runner: Any) -> nn.Module:
@@ -258,7 +201,7 @@ def _use_gloo(cfg: Config) -> None:
             f'launcher={cfg.launcher!r} needs accelerators, and this machine has none: use '
             "launcher='pytorch' (tools/dist_train.sh)"
         )
-    synced = list(_sync_bn_keys(cfg.model, 'model'))
+    synced = [key for key, part in walk(cfg.model, 'model') if part.get('type') == 'SyncBN']
     if synced:
         raise RuntimeError(
             'SyncBN needs accelerators, and this machine has none. To normalise per process, add '
@@ -274,17 +217,3 @@ def _use_gloo(cfg: Config) -> None:
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
-
-
-def _sync_bn_keys(cfg: Any, key: str) -> Iterator[str]:
-    """Dotted keys of the SyncBN settings in a config."""
-    if isinstance(cfg, dict):
-        if cfg.get('type') == 'SyncBN':
-            yield key
-        children: Iterable = cfg.items()
-    elif isinstance(cfg, (list, tuple)):
-        children = enumerate(cfg)
-    else:
-        return
-    for name, child in children:
-        yield from _sync_bn_keys(child, f'{key}.{name}')

@@ -4,7 +4,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..models.backbones.base import TokenBackbone, check_choice
+from ..helpers import check_choice
+from ..models.backbones.base import TokenBackbone
 
 __all__ = ['KINDS', 'patch_map', 'vectors']
 

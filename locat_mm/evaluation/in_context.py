@@ -14,11 +14,11 @@ from mmseg.models.segmentors import BaseSegmentor
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
-from ..engine.hooks import innermost
-from ..ops.nearest import nearest_neighbours, unit_rows
+from ..helpers import innermost
 from ..registry import LOOPS, MODELS, register
 from .bank import build_bank_loader, check_storage, gather_rows, places, walk
 from .features import patch_map
+from .nearest import nearest_neighbours, unit_rows
 
 __all__ = ['InContextSegmentor', 'InContextTestLoop', 'count_labels']
 

@@ -18,12 +18,11 @@ from mmpretrain.structures import DataSample
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..engine.hooks import innermost
-from ..models.backbones.base import check_choice
-from ..ops.nearest import nearest_neighbours, unit_rows, weighted_vote
+from ..helpers import check_choice, innermost
 from ..registry import LOOPS, METRICS, register
 from .bank import build_bank_loader, check_storage, gather_rows, places, walk
 from .features import KINDS, vectors
+from .nearest import nearest_neighbours, unit_rows, weighted_vote
 
 __all__ = ['KNNAccuracy', 'KNNTestLoop', 'KNNValLoop', 'knn_predict']
 

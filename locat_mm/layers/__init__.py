@@ -1,26 +1,26 @@
-"""nn.Modules on tokens, and the function that puts them into a host."""
+"""nn.Modules on tokens, and the functions that put GAug into a model."""
 
 from .attach import attach, detach
-from .augment import GaussianBlock, GaussianEvaBlock, augment_attention
-from .gaussian_attention import (
-    GaussianAugmentation,
+from .blocks import GaussianBlock, GaussianEvaBlock, add_gaug
+from .gaussian_augment import GaussianAugment
+from .hosts.search import SUPPORTED
+from .hosts.timm import (
     GaussianAugmentedAttention,
     GaussianAugmentedRopeAttention,
     GaussianAugmentedWindowAttention,
 )
-from .gaussian_augment import GaussianAugment
-from .hosts import SUPPORTED
+from .mixins import GAugMixin
 
 __all__ = [
     'SUPPORTED',
+    'GAugMixin',
     'GaussianAugment',
-    'GaussianAugmentation',
     'GaussianAugmentedAttention',
     'GaussianAugmentedRopeAttention',
     'GaussianAugmentedWindowAttention',
     'GaussianBlock',
     'GaussianEvaBlock',
+    'add_gaug',
     'attach',
-    'augment_attention',
     'detach',
 ]

@@ -1,4 +1,4 @@
-"""GAug in a model of somebody else's: found, augmented in place, taken off again."""
+"""GAug in any vision transformer: :func:`attach` adds it in place, :func:`detach` removes it."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from timm.layers import to_2tuple
 from torch import nn
 
 from ..ops.gaussian_attention import get_backend
-from .gaussian_attention import GaussianAugmentation
 from .gaussian_augment import STARTS
-from .hosts import augmented_class, find_attention
+from .hosts.search import find_attention, gaug_class_of
 from .image_grid import ImageGrid, can_tell_grid
+from .mixins import GAugMixin
 
 __all__ = ['attach', 'count_prefix_tokens', 'detach', 'find_patch_embed']
 
@@ -25,18 +25,18 @@ def attach(
 ) -> nn.Module:
     """Give every attention layer of a vision transformer a Gaussian bias, in place.
 
-    The host's keys, forward, freezing and initialisation stay the host's; only ``....gaug.*`` is
-    new. The grid of each image is read off the host's patch embedding while it runs, so every
-    size that the host takes will do. Supported: see :data:`locat_mm.layers.SUPPORTED`.
+    The host's keys, forward, freezing and initialisation do not change; only ``....gaug.*`` is
+    new. The grid of each image is read from the host's patch embedding while it runs, so all image
+    sizes that the host takes work. Supported: see :data:`locat_mm.layers.SUPPORTED`.
 
     Args:
         model: a backbone of timm, mmpretrain or mmseg, or a model around one.
         gaug: False leaves the model as it is.
-        start: ``'identity'`` begins where the host stands, for a host that is trained; alpha has
-            a learned gain that begins next to 0. ``'paper'`` begins with the paper's bias, for
-            training from the start, and for checkpoints of such training.
-        grid_size: patches along (rows, columns) that GAug is built for: its variance reaches as
-            far as this grid. By default the host's; a host without one needs it.
+        start: ``'identity'`` for a host that is trained: its outputs do not change at first,
+            because alpha has a learned gain that starts near 0. ``'paper'`` starts with the
+            paper's bias, for training from the start and for checkpoints of such training.
+        grid_size: patches along (rows, columns) that GAug is built for, which limit the variance.
+            By default the host's; a host without one needs it.
         num_prefix_tokens: tokens without coordinates in front of the patches. By default the
             host's.
         attention_backend: see :func:`locat_mm.ops.gaussian_attention`.
@@ -58,7 +58,7 @@ def attach(
         return model
     if attention_backend is not None:
         get_backend(attention_backend)
-    layers = [(attn, augmented_class(type(attn))) for _, attn in find_attention(model)]
+    layers = [(attn, gaug_class_of(type(attn))) for _, attn in find_attention(model)]
     for attn, kind in layers:
         kind.check(attn)
     image_grid = None
@@ -79,8 +79,8 @@ def attach(
     for attn, kind in layers:
         fixed = kind.fixed_grid(attn)
         where = (fixed, 0) if fixed else (grid_size, num_prefix_tokens)
-        kind.adopt(attn, *where, attention_backend, start, None if fixed else image_grid)
-        attn.attached = True  # type: ignore[assignment]
+        layer = kind.convert(attn, *where, attention_backend, start, None if fixed else image_grid)
+        layer.attached = True
     return model
 
 
@@ -96,13 +96,13 @@ def detach(model: nn.Module) -> nn.Module:
     Raises:
         TypeError: if it has no GAug, or was built with it.
     """
-    layers = [m for m in model.modules() if isinstance(m, GaussianAugmentation)]
+    layers = [m for m in model.modules() if isinstance(m, GAugMixin)]
     if not layers:
         raise TypeError(f'{type(model).__name__} has no GAug that could be detached')
     if any(not attn.attached for attn in layers):
         raise TypeError(f'{type(model).__name__} is built with GAug; build it with gaug=False')
     for attn in layers:
-        attn.release()
+        attn.revert()
     for module in model.modules():
         for key, hook in list(module._forward_hooks.items()):
             if isinstance(hook, ImageGrid):

@@ -1,7 +1,8 @@
 """Tensor functions: no parameters, no state, no OpenMMLab."""
 
+from .backends.naive import naive_gaussian_bias
 from .gaussian_attention import BACKENDS, choose_backend, gaussian_attention
-from .gaussian_bias import gaussian_bias, naive_gaussian_bias
+from .gaussian_bias import gaussian_bias
 from .gaussian_parameters import gaussian_parameters
 from .patch_refinement import refine_patches
 

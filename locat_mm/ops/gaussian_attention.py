@@ -2,27 +2,28 @@
 ``Z = softmax(q kᵀ·scale + S [+ attn_bias]) v``.
 """
 
+import logging
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
+from math import inf
 from typing import NamedTuple
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from . import chunked_attention, triton_attention
-from .gaussian_bias import check_shapes, gaussian_bias, naive_gaussian_bias
+from .backends import chunked, eager, naive, triton
+from .geometry import Geometry, check_shapes
 
 __all__ = ['BACKENDS', 'choose_backend', 'gaussian_attention', 'get_backend']
+
+
+_logger = logging.getLogger(__name__)
 
 
 class Backend(NamedTuple):
     """One way to compute the attention."""
 
-    #: As :func:`gaussian_attention`, from ``attn_bias`` on keywords, with every value given.
+    #: ``(q, k, v, variance, alpha, geometry, *, scale, attn_bias, dropout_p)`` to the output.
     run: Callable[..., Tensor]
     #: ``(q, attn_bias, dropout_p)`` to the reason why it cannot run such an input, or None.
     why_not: Callable[[Tensor, Tensor | None, float], str | None]
@@ -38,7 +39,7 @@ def gaussian_attention(
     num_prefix_tokens: int = 0,
     *,
     eps: float = 0.1,
-    max_sq_distance: float = float('inf'),
+    max_sq_distance: float = inf,
     scale: float | None = None,
     attn_bias: Tensor | None = None,
     dropout_p: float = 0.0,
@@ -56,18 +57,18 @@ def gaussian_attention(
         grid_size: patches along (rows, columns).
         num_prefix_tokens: tokens without coordinates in front; their rows and columns get 0.
         eps: added to the variance, in squared patches.
-        max_sq_distance: squared distances along one axis are cut here (squared patches).
+        max_sq_distance: upper limit of squared distances along one axis (squared patches).
         scale: factor of ``q kᵀ``; ``head_dim ** -0.5`` by default.
         attn_bias: further additive bias (float) or mask (bool, True = attend), broadcastable
             to ``[B, heads, N, N]``: relative position bias, shift mask. A first axis that divides
-            B is repeated: the same windows in every image.
+            B is repeated: every image has the same windows.
         dropout_p: dropout of the attention weights; the caller passes 0 outside training.
         backend: ``'triton'`` (a fused kernel), ``'chunked'`` (for CPUs, a chunk of the bias at
             a time), ``'eager'`` (scaled_dot_product_attention on a dense bias), ``'naive'`` (the
-            formula line by line), or None for the first of these that can run. See
+            formula line by line), or None for the first of :data:`BACKENDS` that can run. See
             docs/backends.md.
-        check_values: look for variances that are not positive, which a GPU has to be waited
-            for. None: on the CPU alone.
+        check_values: check that variances are positive; on a GPU this waits for the device.
+            None: check on the CPU only.
 
     Returns:
         ``[B, heads, N, head_dim]`` in the dtype of ``q``; under autocast in autocast's.
@@ -82,13 +83,13 @@ def gaussian_attention(
             'q, k and v must be of one shape [B, heads, N, head_dim], got '
             f'{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}'
         )
-    num_patches = grid_size[0] * grid_size[1]
-    if q.shape[-2] != num_prefix_tokens + num_patches or num_prefix_tokens < 0:
+    geometry = Geometry(*grid_size, num_prefix_tokens, eps, max_sq_distance)
+    if q.shape[-2] != num_prefix_tokens + geometry.num_patches or num_prefix_tokens < 0:
         raise ValueError(
             f'{q.shape[-2]} tokens do not fit {num_prefix_tokens} prefix tokens and a grid of '
-            f'{grid_size[0]}×{grid_size[1]} = {num_patches} patches'
+            f'{grid_size[0]}×{grid_size[1]} = {geometry.num_patches} patches'
         )
-    check_shapes(variance, alpha, grid_size, q.shape[:2])
+    check_shapes(variance, alpha, geometry, q.shape[:2])
     if attn_bias is not None:
         _check_attn_bias(attn_bias, q)
     q, k, v = _cast(q, k, v)
@@ -100,20 +101,9 @@ def gaussian_attention(
     run, why_not = get_backend(name)
     if backend is not None and (reason := why_not(q, attn_bias, dropout_p)) is not None:
         raise ValueError(f'attention backend {backend!r} cannot run: {reason}')
-    return run(
-        q,
-        k,
-        v,
-        variance,
-        alpha,
-        grid_size,
-        num_prefix_tokens,
-        eps=eps,
-        max_sq_distance=max_sq_distance,
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
-        attn_bias=attn_bias,
-        dropout_p=dropout_p,
-    )
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    options = dict(scale=scale, attn_bias=attn_bias, dropout_p=dropout_p)
+    return run(q, k, v, variance, alpha, geometry, **options)
 
 
 def choose_backend(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str:
@@ -138,7 +128,7 @@ def choose_backend(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float 
 @cache
 def _log_choice(name: str, device: str, dtype: torch.dtype, reasons: tuple) -> None:
     why = ''.join(f'; not {other!r}: {reason}' for other, reason in reasons)
-    print_log(f'Gaussian attention in {dtype} on {device}: backend {name!r}{why}', 'current')
+    _logger.info('Gaussian attention in %s on %s: backend %r%s', dtype, device, name, why)
 
 
 def get_backend(name: str) -> Backend:
@@ -157,7 +147,7 @@ def _cast(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not q.is_floating_point():
         raise TypeError(f'q, k and v must be floating-point, got {q.dtype}')
     device_type = q.device.type
-    # The meta device, on which FLOPs are counted, knows no autocast.
+    # The meta device, on which FLOPs are counted, has no autocast.
     autocast = device_type != 'meta' and torch.is_autocast_enabled(device_type)
     if autocast and q.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device_type)
@@ -189,90 +179,10 @@ def _check_positive(variance: Tensor) -> None:
         raise ValueError(f'variance must be positive, its smallest value is {smallest}')
 
 
-def _triton(*args, attn_bias, dropout_p, **kwargs) -> Tensor:
-    assert attn_bias is None and dropout_p == 0.0, 'why_not refuses these'
-    return triton_attention.triton_gaussian_attention(*args, **kwargs)
-
-
-def _eager(
-    q,
-    k,
-    v,
-    variance,
-    alpha,
-    grid_size,
-    num_prefix_tokens,
-    *,
-    eps,
-    max_sq_distance,
-    scale,
-    attn_bias,
-    dropout_p,
-) -> Tensor:
-    bias = gaussian_bias(variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance)
-    if attn_bias is not None:
-        _add_(bias, attn_bias)
-        if q.dtype == torch.float16:
-            bias = bias.clamp(max=torch.finfo(q.dtype).max)  # two finite ones may sum up to inf
-    # A float32 mask with half-precision q is misread by some CUDA kernels.
-    bias = bias.to(q.dtype)
-    # cuDNN's kernel can return NaN gradients under strongly negative rows. CPU's only fused
-    # kernel is FLASH, so nothing is pinned there.
-    kernels = (
-        sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
-        if q.is_cuda
-        else nullcontext()
-    )
-    with kernels:
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale
-        )
-
-
-def _naive(
-    q,
-    k,
-    v,
-    variance,
-    alpha,
-    grid_size,
-    num_prefix_tokens,
-    *,
-    eps,
-    max_sq_distance,
-    scale,
-    attn_bias,
-    dropout_p,
-) -> Tensor:
-    logits = (q @ k.transpose(-2, -1)) * scale
-    logits = logits + naive_gaussian_bias(
-        variance, alpha, grid_size, num_prefix_tokens, eps, max_sq_distance
-    )
-    if attn_bias is not None:
-        _add_(logits, attn_bias)
-    weights = F.dropout(logits.softmax(dim=-1), dropout_p)
-    return weights.to(v.dtype) @ v
-
-
-def _add_(logits: Tensor, attn_bias: Tensor) -> None:
-    """In place: logits are the largest tensors here."""
-    if attn_bias.ndim == logits.ndim and 1 < attn_bias.shape[0] < logits.shape[0]:
-        # The same windows in every image: no copy of the bias per image.
-        logits = logits.unflatten(0, (-1, attn_bias.shape[0]))
-    if attn_bias.dtype == torch.bool:
-        logits.masked_fill_(~attn_bias, float('-inf'))
-    else:
-        logits.add_(attn_bias)
-
-
-def _can_always(q: Tensor, attn_bias: Tensor | None, dropout_p: float) -> None:
-    return None
-
-
 #: name -> backend, in the order in which ``backend=None`` tries them; a further one is one entry.
 BACKENDS: dict[str, Backend] = {
-    'chunked': Backend(chunked_attention.chunked_gaussian_attention, chunked_attention.why_not),
-    'triton': Backend(_triton, triton_attention.why_not),
-    'eager': Backend(_eager, _can_always),
-    'naive': Backend(_naive, _can_always),
+    'chunked': Backend(chunked.chunked_attention, chunked.why_not),
+    'triton': Backend(triton.triton_attention, triton.why_not),
+    'eager': Backend(eager.eager_attention, eager.why_not),
+    'naive': Backend(naive.naive_attention, naive.why_not),
 }

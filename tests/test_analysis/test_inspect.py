@@ -19,8 +19,8 @@ from mmengine.registry import MODELS, init_default_scope
 from shipped import ROOT, load
 
 from locat_mm.analysis.figures import make_figure
+from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.analysis.inspection import Inspection, Inspector
-from locat_mm.analysis.kernels import draw_kernels
 from locat_mm.analysis.recording import LayerRecord
 
 inspect = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'inspect_locat.py'))['main']
@@ -171,10 +171,10 @@ def test_the_tool_writes_a_picture_each(folder, capsys):
 def test_kernels(folder):
     out = folder / 'kernels.png'
     name = 'locatvit_segment'
-    assert draw_kernels(config(name), weights(name, folder), folder / 'wide.png', out) == out
+    assert draw_gaussians(config(name), weights(name, folder), folder / 'wide.png', out) == out
     assert imread(out).shape[1] > 1000
     with pytest.raises(ValueError, match='the model has no GAug'):
-        draw_kernels(
+        draw_gaussians(
             config('vit_classify'), weights('vit_classify', folder), folder / 'object.png', out
         )
 

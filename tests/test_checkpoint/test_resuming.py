@@ -8,12 +8,7 @@ import torch
 from mmengine.optim import LinearLR, OptimWrapper
 from torch import nn
 
-from locat_mm.checkpoint import (
-    check_average,
-    check_resumable,
-    check_training_state,
-    resuming,
-)
+from locat_mm.checkpoint import check_average, check_resumable, check_training_state, resuming
 
 
 def make_run():

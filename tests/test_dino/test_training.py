@@ -11,7 +11,8 @@ import torch
 from mmengine.hooks import Hook
 from shipped import load
 
-from locat_mm.engine import DINOHook, build_runner, find_resumable
+from locat_mm.checkpoint import find_resumable
+from locat_mm.engine import DINOHook, build_runner
 from locat_mm.registry import MODELS
 
 NAME = 'demo/dino/locatvit_dino.py'

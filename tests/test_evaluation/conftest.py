@@ -10,7 +10,8 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from locat_mm.engine import build_runner, load_config
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
 
 ROOT = Path(__file__).parents[2]
 

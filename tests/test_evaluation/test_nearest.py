@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from locat_mm.evaluation import knn_predict
-from locat_mm.ops.nearest import nearest_neighbours, unit_rows, weighted_vote
+from locat_mm.evaluation.nearest import nearest_neighbours, unit_rows, weighted_vote
 
 
 def brute_force(queries: np.ndarray, bank: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from locat_mm.layers import GaussianAugmentedAttention, augment_attention
+from locat_mm.layers import GaussianAugmentedAttention, add_gaug
 from locat_mm.registry import MODELS
 
 
@@ -64,7 +64,7 @@ def test_augmenting_a_host_adds_only_gaug_keys():
     host = make_host()
     hooked = []
     host.blocks[0].attn.register_forward_hook(lambda *_: hooked.append(1))
-    assert augment_attention(host, (4, 4), 1) is host
+    assert add_gaug(host, (4, 4), 1) is host
     after = host.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
     assert {k.split('.attn.')[1] for k in set(after) - set(before)} == {
@@ -79,16 +79,16 @@ def test_augmenting_a_host_adds_only_gaug_keys():
 
 def test_what_cannot_be_augmented_is_named():
     with pytest.raises(TypeError, match='Linear has no attention layer'):
-        augment_attention(nn.Linear(2, 2), (4, 4))
+        add_gaug(nn.Linear(2, 2), (4, 4))
     host = make_host()
-    augment_attention(host, (4, 4), 1)
+    add_gaug(host, (4, 4), 1)
     with pytest.raises(TypeError, match='blocks.0.attn has GAug already'):
-        augment_attention(host, (4, 4), 1)
+        add_gaug(host, (4, 4), 1)
     host = make_host(attn_layer='diff')
     with pytest.raises(TypeError, match=r'blocks.0.attn is a DiffAttention'):
-        augment_attention(host, (4, 4), 1)
+        add_gaug(host, (4, 4), 1)
     with pytest.raises(TypeError, match='got Linear'):
-        GaussianAugmentedAttention.adopt(nn.Linear(2, 2), (4, 4))
+        GaussianAugmentedAttention.convert(nn.Linear(2, 2), (4, 4))
 
 
 def test_mistakes_are_named():

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from locat_mm.ops import chunked_attention, gaussian_attention
+from locat_mm.ops import gaussian_attention
+from locat_mm.ops.backends import chunked as chunked_attention
 
 # (batch, heads, grid, prefix tokens, (first axis, heads) of the attn_bias or None)
 CASES = {
@@ -158,7 +159,7 @@ def test_there_is_no_second_derivative():
 
 
 def test_memory_first_taken_for_inference_serves_training_and_other_threads(monkeypatch):
-    monkeypatch.setattr(chunked_attention, '_kept', chunked_attention._Kept())
+    monkeypatch.setattr(chunked_attention, '_workspaces', chunked_attention._Workspaces())
     leaves, args, _ = make_inputs(*CASES['cls'])
     with torch.inference_mode():
         expected = gaussian_attention(*args, backend='chunked').clone()

@@ -97,7 +97,7 @@ def test_the_cpu_gets_the_fastest_that_can_run_and_the_log_says_so_once(
     dtype, dropout_p, expected, monkeypatch
 ):
     lines = []
-    monkeypatch.setattr(dispatch, 'print_log', lambda line, logger: lines.append(line))
+    monkeypatch.setattr(dispatch._logger, 'info', lambda line, *args: lines.append(line % args))
     dispatch._log_choice.cache_clear()
     q = torch.empty(1, 2, 5, 16, dtype=dtype)
     for _ in range(2):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from locat_mm.ops import gaussian_parameters, triton_attention
+from locat_mm.ops import gaussian_parameters
+from locat_mm.ops.backends import triton as triton_attention
 
 needs_triton = pytest.mark.skipif(
     not triton_attention._HAS_TRITON, reason='Triton is not installed'

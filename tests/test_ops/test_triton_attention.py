@@ -13,17 +13,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from locat_mm.ops import gaussian_attention, triton_attention
-from locat_mm.ops.triton_attention import triton_gaussian_attention, why_not
+from locat_mm.ops import gaussian_attention
+from locat_mm.ops.backends import triton as backend_module
+from locat_mm.ops.backends.triton import triton_attention, why_not
+from locat_mm.ops.geometry import Geometry
 
 # In the interpreter, what the kernels compute for keys that do not exist and never store.
 pytestmark = [
     pytest.mark.filterwarnings('ignore:overflow encountered in exp2:RuntimeWarning'),
     pytest.mark.filterwarnings('ignore:invalid value encountered in matmul:RuntimeWarning'),
 ]
-needs_triton = pytest.mark.skipif(
-    not triton_attention._HAS_TRITON, reason='Triton is not installed'
-)
+needs_triton = pytest.mark.skipif(not backend_module._HAS_TRITON, reason='Triton is not installed')
 NAMES = ('output', 'q', 'k', 'v', 'variance of rows', 'variance of columns', 'alpha')
 #: Beyond twice the error of scaled_dot_product_attention, in units of the type's epsilon: where
 #: that happens to be exact. Gradients of variance and alpha are float32, but in half types
@@ -100,9 +100,8 @@ def make_inputs(device, grid, prefix, head_dim, dtype=torch.float32, heads=(1, 1
 
 
 def fused(inputs, grid, prefix, *, eps=0.1, max_sq_distance=float('inf'), scale=0.25):
-    return triton_gaussian_attention(
-        *inputs, grid, prefix, eps=eps, max_sq_distance=max_sq_distance, scale=scale
-    )
+    geometry = Geometry(*grid, prefix, eps, max_sq_distance)
+    return triton_attention(*inputs, geometry, scale=scale)
 
 
 def with_gradients(attention, inputs, cotangent):
@@ -312,10 +311,10 @@ def test_compiles_to_one_graph(device, backend):
 
 
 def test_reasons_against_it(monkeypatch):
-    monkeypatch.setattr(triton_attention, '_HAS_TRITON', True)
-    monkeypatch.setattr(triton_attention, 'is_interpreted', lambda: False)
-    monkeypatch.setattr(triton_attention, '_capability', lambda device: (7, 5))
-    monkeypatch.setattr(triton_attention, '_triton_version', lambda: (3, 6))
+    monkeypatch.setattr(backend_module, '_HAS_TRITON', True)
+    monkeypatch.setattr(backend_module, 'is_interpreted', lambda: False)
+    monkeypatch.setattr(backend_module, '_capability', lambda device: (7, 5))
+    monkeypatch.setattr(backend_module, '_triton_version', lambda: (3, 6))
 
     def query(device='cuda', dtype=torch.float16, head_dim=64):
         return SimpleNamespace(
@@ -330,12 +329,12 @@ def test_reasons_against_it(monkeypatch):
     assert 'NVIDIA GPU, got a tensor on cpu' in why_not(query('cpu'))
     assert 'NVIDIA GPU, got a tensor on meta' in why_not(query('meta'))
     assert 'compute capability 8.0 (for bfloat16), got 7.5' in why_not(query())
-    monkeypatch.setattr(triton_attention, '_capability', lambda device: (8, 0))
-    monkeypatch.setattr(triton_attention, '_triton_version', lambda: (3, 2))
+    monkeypatch.setattr(backend_module, '_capability', lambda device: (8, 0))
+    monkeypatch.setattr(backend_module, '_triton_version', lambda: (3, 2))
     assert why_not(query()) == 'it needs Triton 3.4, 3.2 is installed'
-    monkeypatch.setattr(triton_attention, '_triton_version', lambda: (3, 10))
+    monkeypatch.setattr(backend_module, '_triton_version', lambda: (3, 10))
     assert why_not(query()) is None
-    monkeypatch.setattr(triton_attention, 'is_interpreted', lambda: True)
+    monkeypatch.setattr(backend_module, 'is_interpreted', lambda: True)
     assert why_not(query('cpu')) is None
     with pytest.raises(ValueError, match='cannot run this: it takes float32.*got torch.float64'):
         fused([torch.zeros(1, 1, 1, 16).double()] * 5, (1, 1), 0)
@@ -350,10 +349,10 @@ import torch
 for name, path in zip(('locat_mm', 'locat_mm.ops'), sys.argv[1:]):
     sys.modules[name] = types.ModuleType(name)
     sys.modules[name].__path__ = [path]
-from locat_mm.ops import triton_attention
-print(triton_attention.why_not(torch.zeros(1, 1, 1, 16)))
+from locat_mm.ops.backends import triton
+print(triton.why_not(torch.zeros(1, 1, 1, 16)))
 """
-    ops = Path(triton_attention.__file__).parent
+    ops = Path(backend_module.__file__).parent
     command = [sys.executable, '-c', code, str(ops.parent), str(ops)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout.strip() == 'Triton is not installed', result.stderr

@@ -13,7 +13,8 @@ import torch
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 
-from locat_mm.engine import build_runner, load_config
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
 
 ROOT = Path(__file__).parents[2]
 SCENES, OBJECTS = Path('data/digit_scenes/scenes'), Path('data/digit_scenes/objects')

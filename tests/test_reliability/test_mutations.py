@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from locat_mm.checkpoint import fitting
-from locat_mm.engine import launch, reporting
+from locat_mm.cli import reporting
+from locat_mm.engine import launch
 
 ROOT = Path(__file__).parents[2]
 

@@ -17,8 +17,9 @@ from test_tools.conftest import ROOT, demo_config
 from torch import nn
 from torch.utils.data import Dataset
 
-from locat_mm.engine import NonFiniteHook, build_runner, load_config
-from locat_mm.engine.non_finite_source import bad_state, find_source
+from locat_mm.config import load_config
+from locat_mm.engine import NonFiniteHook, build_runner
+from locat_mm.engine.hooks.non_finite_source import bad_state, find_source
 
 SETTINGS = {
     'locatvit_classify': {  # 4 iterations an epoch

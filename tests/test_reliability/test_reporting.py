@@ -7,8 +7,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader, Dataset
 
-from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ('train', 'test', 'demo/run', 'analysis_tools/benchmark', 'analysis_tools/get_flops')

@@ -10,8 +10,8 @@ from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from locat_mm.engine import load_config
-from locat_mm.engine.complexity import build_model
+from locat_mm.analysis.complexity import build_model
+from locat_mm.config import load_config
 from locat_mm.models.backbones import LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT
 from locat_mm.ops import gaussian_attention
 

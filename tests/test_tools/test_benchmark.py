@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from locat_mm.engine import load_config
-from locat_mm.engine.complexity import build_model
+from locat_mm.analysis.complexity import build_model
+from locat_mm.config import load_config
 
 from .conftest import ROOT, demo_config
 

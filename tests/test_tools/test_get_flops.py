@@ -7,8 +7,8 @@ import pytest
 import torchvision
 from mmengine.config import Config
 
-from locat_mm.engine import load_config
-from locat_mm.engine.complexity import input_size, measure_complexity
+from locat_mm.analysis.complexity import input_size, measure_complexity
+from locat_mm.config import load_config
 
 from .conftest import ROOT, demo_config
 

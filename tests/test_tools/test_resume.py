@@ -11,8 +11,11 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from locat_mm.engine import build_runner, exact_resume, find_resumable, load_config
-from locat_mm.engine.checkpointing import SafeCheckpointHook
+from locat_mm.checkpoint import find_resumable
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
+from locat_mm.engine.hooks import exact_resume
+from locat_mm.engine.hooks.safe_checkpoint import SafeCheckpointHook
 
 from .conftest import demo_config
 

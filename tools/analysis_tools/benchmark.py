@@ -23,11 +23,11 @@ from mmengine.runner.amp import autocast
 from torch import nn
 from torch.utils.data import DataLoader
 
+from locat_mm.analysis.complexity import build_model
 from locat_mm.checkpoint import check_fit, read_state_dict, trust_checkpoints
-from locat_mm.engine import load_config
-from locat_mm.engine.arguments import add_cfg_options, add_trust_checkpoint
-from locat_mm.engine.complexity import build_model
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
 
 #: Batches of a run that are not timed.
 NUM_WARMUP = 5
@@ -97,8 +97,6 @@ def prepare_loader(cfg: Config, batch_size: int) -> DataLoader:
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{cfg.filename} has no test_dataloader')
     cfg.test_dataloader.update(batch_size=batch_size, drop_last=True)
-    if cfg.get('default_scope') == 'mmpretrain':
-        cfg.test_dataloader.setdefault('collate_fn', dict(type='default_collate'))
     try:
         loader = Runner.build_dataloader(cfg.test_dataloader)
     except FileNotFoundError as error:

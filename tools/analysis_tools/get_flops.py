@@ -8,11 +8,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from locat_mm.analysis.complexity import METHOD, Complexity, measure_complexity
 from locat_mm.checkpoint import trust_checkpoints
-from locat_mm.engine import load_config
-from locat_mm.engine.arguments import add_cfg_options
-from locat_mm.engine.complexity import METHOD, Complexity, measure_complexity
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.arguments import add_cfg_options
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

@@ -11,15 +11,16 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
-from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.arguments import (
+from locat_mm.cli.arguments import (
     add_cfg_options,
     add_launcher,
     add_trust_checkpoint,
     set_local_rank,
 )
-from locat_mm.engine.hooks import innermost
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
+from locat_mm.helpers import innermost
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

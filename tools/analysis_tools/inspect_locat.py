@@ -11,8 +11,8 @@ from pathlib import Path
 from locat_mm.analysis.figures import draw_inspection
 from locat_mm.analysis.inspection import Inspector
 from locat_mm.checkpoint import trust_checkpoints
-from locat_mm.engine.arguments import add_cfg_options, add_trust_checkpoint
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
+from locat_mm.cli.reporting import reports_errors
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:

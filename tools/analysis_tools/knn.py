@@ -14,14 +14,15 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 from safetensors.torch import load_file
 
-from locat_mm.engine import build_runner, load_config
-from locat_mm.engine.arguments import (
+from locat_mm.cli.arguments import (
     add_cfg_options,
     add_launcher,
     add_trust_checkpoint,
     set_local_rank,
 )
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
+from locat_mm.engine import build_runner
 from locat_mm.evaluation import knn_predict
 
 LOOPS = ('KNNTestLoop', 'KNNValLoop')

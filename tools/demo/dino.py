@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from run import call, digest, finish, last_checkpoint, make_data, parse_scale, take_up
 
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
 
 WORK_DIR = Path('work_dirs/demo_dino')
 #: ``--smoke``: two epochs of a training set of 64 images

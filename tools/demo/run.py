@@ -25,9 +25,9 @@ from mmengine.config import Config
 from plans import PLANS, ROOT, SMOKE, Plan, Row
 from table import average, show
 
-from locat_mm.analysis.kernels import draw_kernels
+from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.checkpoint import read_state_dict
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.reporting import reports_errors
 
 DATA = Path('data/digit_scenes')
 PARTS = ('classify', 'segment')
@@ -198,12 +198,12 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
     return finish(work_dir, result)
 
 
-def draw_kernels_of(row: Row, plan: Plan, smoke: bool) -> None:
+def draw_gaussians_of(row: Row, plan: Plan, smoke: bool) -> None:
     """What GAug learned in pretraining, over one scene."""
     checkpoint = last_checkpoint(plan.work_dir(row, 0, smoke) / 'classify')
     scene = min((DATA / 'scenes' / 'images' / 'validation').glob('*.png'))
     out = plan.root(smoke) / 'kernels.png'
-    draw_kernels(str(config_path(row, 'classify')), checkpoint, str(scene), str(out))
+    draw_gaussians(str(config_path(row, 'classify')), checkpoint, str(scene), str(out))
     print(f'Kernels of {row.name}: {out}')
 
 
@@ -304,7 +304,7 @@ def main() -> None:
         }
         print(f'Picture: {draw(models, DATA / "scenes", work_dir / plan.picture)}')
     if plan.features:
-        draw_kernels_of(rows[-1], plan, args.smoke)
+        draw_gaussians_of(rows[-1], plan, args.smoke)
 
 
 if __name__ == '__main__':

@@ -29,6 +29,9 @@ from mmengine.utils import ProgressBar
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from locat_mm.cli.arguments import add_cfg_options
+from locat_mm.cli.reporting import reports_errors
+from locat_mm.config import load_config
 from locat_mm.datasets import (
     BadSampleError,
     CheckAnnotations,
@@ -36,9 +39,6 @@ from locat_mm.datasets import (
     check_sources,
     leaves,
 )
-from locat_mm.engine import load_config
-from locat_mm.engine.arguments import add_cfg_options
-from locat_mm.engine.reporting import reports_errors
 
 #: Names that are printed of each kind; the report has all.
 SHOWN = 5

@@ -13,8 +13,8 @@ from locat_mm.checkpoint import (
     trust_checkpoints,
     write_state_dict,
 )
-from locat_mm.engine.arguments import add_trust_checkpoint
-from locat_mm.engine.reporting import reports_errors
+from locat_mm.cli.arguments import add_trust_checkpoint
+from locat_mm.cli.reporting import reports_errors
 
 
 @reports_errors

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint import init_from_pretrained
+from ...helpers import check_choice
 
-__all__ = ['HostedBackbone', 'TokenBackbone', 'check_choice']
+__all__ = ['HostedBackbone', 'TokenBackbone']
 
 
 class HostedBackbone:
@@ -226,9 +227,3 @@ class TokenBackbone(HostedBackbone):
         if embed_dim % num_heads:
             raise ValueError(f'{embed_dim=} is not divisible by {num_heads=}')
         return resolved
-
-
-def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Raise a ValueError that lists the choices if ``value`` is none of them."""
-    if value not in choices:
-        raise ValueError(f'unknown {name} {value!r}; choose from {", ".join(choices)}')

@@ -10,9 +10,10 @@ from timm.layers import DropPath, LayerNorm, LayerScale, Mlp
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from ...layers import augment_attention
+from ...helpers import check_choice
+from ...layers import add_gaug
 from ...registry import MODELS, register
-from .base import TokenBackbone, check_choice
+from .base import TokenBackbone
 from .locat_vit import LocAtViT
 
 __all__ = ['JumboBlock', 'LocAtJumbo']
@@ -146,9 +147,7 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
         self.weight_init_mode = ''  # timm's default scheme, which 'skip' had switched off
         self.init_weights(needs_reset=False)
         if gaug:
-            augment_attention(
-                self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend
-            )
+            add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
         self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ from mmengine.model import BaseModule
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from ...layers import augment_attention
+from ...layers import add_gaug
 from ...registry import MODELS, register
 from .base import TokenBackbone
 from .locat_vit import LocAtViT
@@ -94,9 +94,7 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
         )
         self._check_img_size()
         if gaug:
-            augment_attention(
-                self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend
-            )
+            add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
         self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

@@ -10,7 +10,7 @@ from timm.layers import to_2tuple
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from ...layers import augment_attention
+from ...layers import add_gaug
 from ...registry import MODELS, register
 from .base import HostedBackbone
 
@@ -102,7 +102,7 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
         if not final_norm:
             self.norm = nn.Identity()
         if gaug:
-            augment_attention(self, backend=attention_backend)
+            add_gaug(self, backend=attention_backend)
         self.set_grad_checkpointing(grad_checkpointing)
         self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
 

@@ -6,9 +6,10 @@ from typing import Any
 from mmengine.model import BaseModule
 from timm.models.vision_transformer import VisionTransformer
 
-from ...layers import augment_attention
+from ...helpers import check_choice
+from ...layers import add_gaug
 from ...registry import MODELS, register
-from .base import TokenBackbone, check_choice
+from .base import TokenBackbone
 
 __all__ = ['LocAtViT']
 
@@ -101,7 +102,5 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         self._check_img_size()
         # After timm's own initialisation, so that a seed gives plain and LocAt equal hosts.
         if gaug:
-            augment_attention(
-                self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend
-            )
+            add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
         self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)

@@ -14,8 +14,9 @@ from timm.models._manipulate import group_with_matcher
 from torch import Tensor
 
 from ...checkpoint import check_fit, pretrained_of, read_state_dict
+from ...helpers import check_choice
 from ...registry import MODELS
-from .base import HostedBackbone, check_choice
+from .base import HostedBackbone
 
 __all__ = ['TIMMBackbone']
 

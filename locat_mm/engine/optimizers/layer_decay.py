@@ -6,7 +6,7 @@ from typing import Any
 from mmpretrain.engine.optimizers import LearningRateDecayOptimWrapperConstructor
 from torch import nn
 
-from ..registry import OPTIM_WRAPPER_CONSTRUCTORS, register
+from ...registry import OPTIM_WRAPPER_CONSTRUCTORS, register
 
 __all__ = ['SegmentorOptimWrapperConstructor']
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_leaves
 
-from .hooks import innermost
-from .reporting import listed
+from ...helpers import innermost, listed
 
 __all__ = ['bad_names', 'bad_state', 'find_source']
 
@@ -32,7 +31,7 @@ def find_source(model: nn.Module, data_batch: Any, optim_wrapper: Any) -> tuple[
     inputs, state = _bad_inputs(data_batch), bad_state(model)
     model = innermost(model)
     model.zero_grad(set_to_none=True)
-    watch = _Watch(model)
+    watch = _FirstNonFinite(model)
     try:  # whatever is known already: sharded processes wait for each other
         # The class's: mmengine's compile=True replaces the instance's.
         losses = type(model).train_step(model, data_batch, _Rehearsal(optim_wrapper))  # type: ignore
@@ -64,7 +63,7 @@ class _Rehearsal:
         loss.backward()
 
 
-class _Watch:
+class _FirstNonFinite:
     """Notes the first tensor that is not finite, between modules, forward and backward."""
 
     def __init__(self, model: nn.Module) -> None:

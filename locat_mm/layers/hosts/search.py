@@ -6,51 +6,43 @@ from typing import Any
 
 from torch import nn
 
-from .gaussian_attention import GaussianAugmentation
+from ..mixins import GAugMixin
 
-__all__ = ['SUPPORTED', 'augmented_class', 'find_attention']
+__all__ = ['SUPPORTED', 'gaug_class_of', 'find_attention']
 
-#: A host's attention layer -> the same with GAug, in a module of this package. By name, because
-#: importing every package takes seconds; a further kind of attention is one entry and one class.
+#: A host's attention layer -> the same with GAug, in a module of this folder. Names, because
+#: importing every package takes seconds. A further kind is one entry and one class.
 SUPPORTED: dict[str, str] = {
-    'timm.layers.attention.Attention': 'gaussian_attention.GaussianAugmentedAttention',
-    'timm.layers.attention.AttentionRope': 'gaussian_attention.GaussianAugmentedRopeAttention',
-    'timm.models.swin_transformer.WindowAttention': (
-        'gaussian_attention.GaussianAugmentedWindowAttention'
-    ),
-    'timm.models.eva.EvaAttention': 'timm_attention.GaussianAugmentedEvaAttention',
-    'timm.models.beit.Attention': 'timm_attention.GaussianAugmentedBeitAttention',
+    'timm.layers.attention.Attention': 'timm.GaussianAugmentedAttention',
+    'timm.layers.attention.AttentionRope': 'timm.GaussianAugmentedRopeAttention',
+    'timm.models.swin_transformer.WindowAttention': 'timm.GaussianAugmentedWindowAttention',
+    'timm.models.eva.EvaAttention': 'timm.GaussianAugmentedEvaAttention',
+    'timm.models.beit.Attention': 'timm.GaussianAugmentedBeitAttention',
     'mmpretrain.models.utils.attention.MultiheadAttention': (
-        'mmpretrain_attention.GaussianAugmentedMultiheadAttention'
+        'mmpretrain.GaussianAugmentedMultiheadAttention'
     ),
-    'mmpretrain.models.utils.attention.WindowMSA': (
-        'mmpretrain_attention.GaussianAugmentedWindowMSA'
-    ),
+    'mmpretrain.models.utils.attention.WindowMSA': ('mmpretrain.GaussianAugmentedWindowMSA'),
     'mmpretrain.models.utils.attention.BEiTAttention': (
-        'mmpretrain_attention.GaussianAugmentedBEiTAttention'
+        'mmpretrain.GaussianAugmentedBEiTAttention'
     ),
     'mmpretrain.models.backbones.vit_eva02.AttentionWithRoPE': (
-        'mmpretrain_attention.GaussianAugmentedAttentionWithRoPE'
+        'mmpretrain.GaussianAugmentedAttentionWithRoPE'
     ),
-    'mmpretrain.models.backbones.vit_sam.Attention': (
-        'mmpretrain_attention.GaussianAugmentedSAMAttention'
-    ),
-    'mmcv.cnn.bricks.transformer.MultiheadAttention': (
-        'mmseg_attention.GaussianAugmentedMultiheadAttention'
-    ),
-    'mmseg.models.backbones.swin.WindowMSA': 'mmseg_attention.GaussianAugmentedWindowMSA',
-    'mmseg.models.backbones.beit.BEiTAttention': 'mmseg_attention.GaussianAugmentedBEiTAttention',
-    'mmseg.models.backbones.mae.MAEAttention': 'mmseg_attention.GaussianAugmentedMAEAttention',
+    'mmpretrain.models.backbones.vit_sam.Attention': ('mmpretrain.GaussianAugmentedSAMAttention'),
+    'mmcv.cnn.bricks.transformer.MultiheadAttention': ('mmseg.GaussianAugmentedMultiheadAttention'),
+    'mmseg.models.backbones.swin.WindowMSA': 'mmseg.GaussianAugmentedWindowMSA',
+    'mmseg.models.backbones.beit.BEiTAttention': 'mmseg.GaussianAugmentedBEiTAttention',
+    'mmseg.models.backbones.mae.MAEAttention': 'mmseg.GaussianAugmentedMAEAttention',
 }
 
-#: What else is an attention layer, judging by the name of its class. Attention that pools the
-#: tokens comes after the backbone.
+#: Class names of other attention layers, which GAug cannot enter: they are reported. Attention that
+#: pools the tokens comes after the backbone and is ignored.
 _ATTENTION = re.compile(r'attention|attn|msa$', re.IGNORECASE)
 _NOT_ATTENTION = re.compile(r'pool|dropout|norm', re.IGNORECASE)
 
 
-def augmented_class(kind: type[nn.Module]) -> Any:
-    """The subclass of :class:`GaussianAugmentation` for a host's attention layer, or None."""
+def gaug_class_of(kind: type[nn.Module]) -> Any:
+    """The subclass of :class:`GAugMixin` for a host's attention layer, or None."""
     path = SUPPORTED.get(f'{kind.__module__}.{kind.__qualname__}')
     if path is None:
         return None
@@ -72,7 +64,7 @@ def find_attention(host: nn.Module) -> list[tuple[str, nn.Module]]:
     _search(host, '', found, others)
     for name, module in others:
         kind = type(module)
-        if isinstance(module, GaussianAugmentation):
+        if isinstance(module, GAugMixin):
             raise TypeError(f'{name or kind.__name__} has GAug already')
         raise TypeError(
             f'{name or "the host"} is a {kind.__name__} of {kind.__module__}; {_supported()}'
@@ -91,10 +83,10 @@ def _search(
     others: list[tuple[str, nn.Module]],
 ) -> None:
     kind = type(module)
-    if isinstance(module, GaussianAugmentation):
+    if isinstance(module, GAugMixin):
         others.append((name, module))
         return
-    if augmented_class(kind) is not None:
+    if gaug_class_of(kind) is not None:
         found.append((name, module))
         return
     num_found, num_others = len(found), len(others)
@@ -103,8 +95,8 @@ def _search(
     is_attention = _ATTENTION.search(kind.__name__) and not _NOT_ATTENTION.search(kind.__name__)
     if not is_attention or len(found) > num_found or next(module.parameters(), None) is None:
         return
-    # What wraps an attention layer, as ShiftWindowMSA does, is none itself, but torch's own is
-    # known by what is built around it.
+    # A module that wraps an attention layer, as ShiftWindowMSA does, is not reported. torch's own
+    # attention is: the message names the module around it.
     inner = others[num_others:]
     if all(type(other).__module__.startswith('torch.') for _, other in inner):
         others[num_others:] = [(name, module)]

@@ -1,4 +1,4 @@
-"""Functions that launch kernels, as operators of torch."""
+"""Turns functions that launch kernels into differentiable operators of torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +21,9 @@ def kernel_operator(
 ) -> Callable[..., tuple[Tensor, ...]]:
     """An operator, differentiable once, from a pair of functions that launch kernels.
 
-    ``torch.compile`` gets a custom operator, opaque to it. Eager mode gets a plain
-    autograd.Function: dispatching a custom operator takes ten times as long as that, more than
-    the kernels of a small image do.
+    ``torch.compile`` gets a custom operator, which it does not trace into. Eager mode gets a plain
+    autograd.Function: dispatching a custom operator takes ten times as long, more than the kernels
+    of a small image.
 
     Args:
         name: registered as ``locat_mm::name`` and ``locat_mm::name_backward``.
@@ -33,8 +33,8 @@ def kernel_operator(
             gradients of the tensors.
         fake_backward: the same without values.
         num_tensors: how many of the arguments are tensors.
-        aux_outputs: how many of the last outputs are for the backward pass alone. All outputs
-            are then kept for it.
+        aux_outputs: how many of the last outputs are only for the backward pass. All outputs are
+            then kept for it.
 
     Returns:
         a function with the signature of ``forward``.
@@ -51,7 +51,7 @@ def kernel_operator(
         ctx.save_for_backward(*inputs[:num_tensors], *(output if aux_outputs else ()))
         if aux_outputs:
             ctx.mark_non_differentiable(*output[-aux_outputs:])
-            # No zeros for these; the one other output has a gradient, or there is no backward.
+            # No zero gradients for these. The other output always has one in a backward pass.
             assert len(output) == aux_outputs + 1
             ctx.set_materialize_grads(False)
 

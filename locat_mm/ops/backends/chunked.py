@@ -1,6 +1,6 @@
-"""Gaussian attention for CPUs: the bias lives in the cache, a chunk of queries at a time.
+"""Gaussian attention for CPUs, on a chunk of queries at a time, whose bias fits into the caches.
 
-Nothing of N×N is kept for the backward pass, which computes the attention weights again. For one
+No tensor of N×N is kept for the backward pass, which computes the attention weights again. For one
 query i with ``G_ij = gy_i(row j) · gx_i(col j)`` and dS the gradient of the logits, the gradients
 of the bias's parameters are sums over keys:
 
@@ -20,58 +20,51 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .gaussian_bias import factors, unit_exponents
+from ..gaussian_bias import factors, unit_exponents
+from ..geometry import Geometry
 
-__all__ = ['chunked_gaussian_attention', 'why_not']
+__all__ = ['chunked_attention', 'why_not']
 
 
 class _Chunk(NamedTuple):
     """How much of the attention is done at a time."""
 
     logits_per_thread: int
-    min_queries: int  #: fewer leave SDPA's and BLAS's kernels short of work
+    min_queries: int  #: with fewer, SDPA's and BLAS's kernels are slow
 
 
-#: A mask that is still in the L3 cache when it is read. One in the L2 caches is read faster, but
-#: on small images more steps cost more than that.
+#: The mask of a chunk stays in the L3 cache. Chunks for the L2 caches are read faster, but on small
+#: images the larger number of steps costs more than that.
 _FORWARD = _Chunk(2**19, 256)
-#: Of the L2 caches' size; beside the logits lie their gradients.
+#: Logits and their gradients stay in the L2 caches.
 _BACKWARD = _Chunk(2**17, 128)
 
 
-def chunked_gaussian_attention(
+def chunked_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     variance: Tensor,
     alpha: Tensor,
-    grid_size: tuple[int, int],
-    num_prefix_tokens: int = 0,
+    geometry: Geometry,
     *,
-    eps: float = 0.1,
-    max_sq_distance: float = float('inf'),
     scale: float,
     attn_bias: Tensor | None = None,
     dropout_p: float = 0.0,
 ) -> Tensor:
-    """:func:`locat_mm.ops.gaussian_attention` where :func:`why_not` has no objection.
-
-    Arguments and result are those of :func:`~locat_mm.ops.gaussian_attention`. Differentiable
-    once, not twice.
-    """
+    """See :func:`locat_mm.ops.gaussian_attention`. Differentiable once, not twice."""
     assert dropout_p == 0.0
     if attn_bias is not None:
         attn_bias = _as_additive(attn_bias, q)
-    # Outside of the function, so that autograd casts the gradients back.
+    # Cast outside of the function, so that autograd casts the gradients back.
     inputs = q, k, v, variance.to(q.dtype), alpha.to(q.dtype), attn_bias
-    settings = grid_size, num_prefix_tokens, eps, max_sq_distance, scale
-    if not torch.is_grad_enabled():  # a small image notices the way through autograd
-        return _forward(*inputs, *settings)
-    return _ChunkedAttention.apply(*inputs, settings)
+    if not torch.is_grad_enabled():  # autograd costs time that counts on a small image
+        return _forward(*inputs, geometry, scale)
+    return _ChunkedAttention.apply(*inputs, geometry, scale)
 
 
 def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str | None:
-    """The reason why :func:`chunked_gaussian_attention` cannot run such an input, or None."""
+    """The reason why :func:`chunked_attention` cannot run such an input, or None."""
     if q.device.type != 'cpu':
         return f'it is for the CPU, q is on {q.device.type}'
     if q.dtype not in (torch.float32, torch.float64):
@@ -83,7 +76,7 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     return None
 
 
-#: Made once: on a small image the steps that make it take as long as those on the queries.
+#: Cached: on a small image its steps take as long as those on the queries.
 _unit_exponents = functools.lru_cache(maxsize=8)(unit_exponents)
 
 
@@ -94,27 +87,25 @@ def _forward(
     variance: Tensor,
     alpha: Tensor,
     attn_bias: Tensor | None,
-    grid_size: tuple[int, int],
-    prefix: int,
-    eps: float,
-    max_sq: float,
+    geometry: Geometry,
     scale: float,
 ) -> Tensor:
+    prefix = geometry.num_prefix_tokens
     batch, heads, num_tokens, head_dim = q.shape
-    row, col = factors(variance, _unit_exponents(grid_size, max_sq, q.dtype), grid_size, eps)
+    row, col = factors(variance, _unit_exponents(geometry, q.dtype), geometry)
     row, col = row.mul_(alpha.unsqueeze(-1)).unsqueeze(-1), col.unsqueeze(-2)
     out, buffer = None, None
     for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
         shape = (_length(images), heads, _length(queries), num_tokens)
-        whole = shape[0] == batch and shape[2] == num_tokens  # small images: few, short steps
+        whole = shape[0] == batch and shape[2] == num_tokens  # small images: fewer steps
         if buffer is None:
             buffer = _workspace(math.prod(shape), q.dtype)
         bias = buffer[: math.prod(shape)].view(shape)
         before, patches = _patches(queries, prefix)
-        on_grid = bias[:, :, before:, prefix:].view(*shape[:2], -1, *grid_size)
+        on_grid = bias[:, :, before:, prefix:].view(*shape[:2], -1, *geometry.grid_size)
         part = (row, col) if whole else (row[images, :, patches], col[images, :, patches])
         torch.mul(*part, out=on_grid)
-        if prefix:  # after the patches: their cache lines are at hand
+        if prefix:  # after the patches, whose cache lines are loaded
             bias[..., :prefix].zero_()
         if before:
             bias[:, :, :before].zero_()
@@ -128,24 +119,25 @@ def _forward(
         out[images, :, queries] = F.scaled_dot_product_attention(
             q[images, :, queries], k[images], v[images], attn_mask=bias, scale=scale
         )
-    return torch.empty_like(q) if out is None else out  # without images there is no chunk
+    return torch.empty_like(q) if out is None else out  # None: an empty batch has no chunk
 
 
 class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, variance, alpha, attn_bias, settings):
+    def forward(ctx, q, k, v, variance, alpha, attn_bias, geometry, scale):
         ctx.save_for_backward(q, k, v, variance, alpha, attn_bias)
-        ctx.settings = settings
-        return _forward(q, k, v, variance, alpha, attn_bias, *settings)
+        ctx.geometry, ctx.scale = geometry, scale
+        return _forward(q, k, v, variance, alpha, attn_bias, geometry, scale)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
         q, k, v, variance, alpha, attn_bias = ctx.saved_tensors
-        grid_size, prefix, eps, max_sq, scale = ctx.settings
+        geometry, scale = ctx.geometry, ctx.scale
+        grid_size, prefix = geometry.grid_size, geometry.num_prefix_tokens
         batch, heads, num_tokens, _ = q.shape
-        unit_exponent = _unit_exponents(grid_size, max_sq, q.dtype)
-        row, col = factors(variance, unit_exponent, grid_size, eps)
+        unit_exponent = _unit_exponents(geometry, q.dtype)
+        row, col = factors(variance, unit_exponent, geometry)
         scaled_row, row_, col_ = (x.flatten(0, 1) for x in (row * alpha[..., None], row, col))
         grad_q, grad_k, grad_v = q.new_empty(3, *q.shape).unbind(0)
         # dS·gx summed over the columns of each row; α·dS·gx·gy over the rows of each column.
@@ -158,8 +150,8 @@ class _ChunkedAttention(torch.autograd.Function):
             grad_bias = torch.zeros_like(attn_bias) if ctx.needs_input_grad[5] else None
         buffer = None
         for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _BACKWARD):
-            # BLAS knows one batch axis. A chunk has all queries or one image: the gradients are
-            # views, what is copied of the inputs is small beside the logits.
+            # BLAS takes one batch axis. A chunk has all queries or one image, so the gradients are
+            # views; the copies of inputs are small compared with the logits.
             q_, grad_out_ = (x[images, :, queries].flatten(0, 1) for x in (q, grad_out))
             k_, v_ = (x[images].flatten(0, 1) for x in (k, v))
             grad_q_ = grad_q[images, :, queries].flatten(0, 1)
@@ -181,7 +173,7 @@ class _ChunkedAttention(torch.autograd.Function):
             if hidden is not None:
                 part = _part(hidden, images, queries)
                 weights.view(-1, *part.shape[:1], heads, *shape[1:]).masked_fill_(part, 0)
-            later = float(queries.start > 0)  # the first queries' part comes into fresh memory
+            later = float(queries.start > 0)  # the first queries overwrite uninitialised memory
             torch.baddbmm(grad_v_, weights.mT, grad_out_, beta=later, out=grad_v_)
             torch.bmm(grad_out_, v_.mT, out=grad)
             torch._softmax_backward_data(grad, weights, -1, grad.dtype, grad_input=grad)
@@ -203,8 +195,8 @@ class _ChunkedAttention(torch.autograd.Function):
             alpha * (by_row * to_row).sum(-1),
             (by_col * to_col).sum(-1),
         )
-        grad_variance = torch.stack(per_axis, -1) / -((variance + eps) ** 2)
-        return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, None
+        grad_variance = torch.stack(per_axis, -1) / -((variance + geometry.eps) ** 2)
+        return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, None, None
 
 
 def _chunks(
@@ -219,7 +211,7 @@ def _chunks(
     if num_images == 1:
         wanted = max(chunk.min_queries, budget // (heads * num_tokens))
         num_queries = math.ceil(num_tokens / max(1, num_tokens // wanted))
-    # A chunk has the windows of the bias some times over, or is a part of them.
+    # A chunk holds a multiple of the bias's windows, or a part of them.
     if num_images >= period:
         num_images -= num_images % period
     else:
@@ -231,27 +223,27 @@ def _chunks(
                 yield images, slice(query, min(query + num_queries, num_tokens))
 
 
-class _Kept(threading.local):
+class _Workspaces(threading.local):
     def __init__(self) -> None:
-        self.workspaces: dict[torch.dtype, Tensor] = {}
+        self.by_dtype: dict[torch.dtype, Tensor] = {}
 
 
-_kept = _Kept()
+_workspaces = _Workspaces()
 
 
 def _workspace(numel: int, dtype: torch.dtype) -> Tensor:
     """Memory for the logits of a chunk, kept for the next layer.
 
-    From the allocator it would be handed back to the system and paged in again layer by layer.
-    What chunks of usual size need is kept: 2 MiB in float32 for each thread of PyTorch's.
+    The allocator would return it to the system, and page faults in every layer cost more than the
+    writes. Chunks of usual size are kept: 2 MiB in float32 for each thread of PyTorch.
     """
     if numel > _FORWARD.logits_per_thread * torch.get_num_threads():
         return torch.empty(numel, dtype=dtype)
-    workspaces = _kept.workspaces
-    if dtype not in workspaces or workspaces[dtype].numel() < numel:
-        with torch.inference_mode(False):  # or it could not be written to outside of it
-            workspaces[dtype] = torch.empty(numel, dtype=dtype)
-    return workspaces[dtype]
+    kept = _workspaces.by_dtype
+    if dtype not in kept or kept[dtype].numel() < numel:
+        with torch.inference_mode(False):  # inference tensors cannot be written to outside of it
+            kept[dtype] = torch.empty(numel, dtype=dtype)
+    return kept[dtype]
 
 
 def _length(part: slice) -> int:
@@ -266,7 +258,7 @@ def _patches(queries: slice, num_prefix_tokens: int) -> tuple[int, slice]:
 
 
 def _part(attn_bias: Tensor, images: slice, queries: slice) -> Tensor:
-    """What of ``[A, heads or 1, N, N]`` a chunk needs; its first axis divides the chunk's."""
+    """The part of ``[A, heads or 1, N, N]`` for a chunk; its first axis divides the chunk's."""
     period = attn_bias.shape[0]
     if _length(images) >= period:
         return attn_bias[:, :, queries]

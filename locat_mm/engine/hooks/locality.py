@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..analysis import AttentionLayer, class_tokens, cls_similarity, find_backbone, find_layers
-from ..registry import HOOKS, register
-from .hooks import innermost
+from ...analysis import AttentionLayer, class_tokens, cls_similarity, find_backbone, find_layers
+from ...helpers import innermost
+from ...registry import HOOKS, register
 
 __all__ = ['LocalityHook']
 

@@ -16,13 +16,12 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from ..checkpoint import read_state_dict
-from ..registry import HOOKS, register
-from .checkpointing import find_resumable
+from ...checkpoint import read_state_dict
+from ...checkpoint.finding import find_resumable
+from ...helpers import innermost, listed
+from ...registry import HOOKS, register
 from .exact_resume import ExactResumeHook
-from .hooks import innermost
 from .non_finite_source import bad_names, bad_state, find_source
-from .reporting import listed
 
 __all__ = ['NonFiniteHook']
 

@@ -1,39 +1,52 @@
-"""timm's attention layers with a Gaussian bias (arXiv 2603.04892, GAug)."""
+"""GAug in an attention layer: what the layers of all host libraries share.
+
+A layer with GAug is one of these mixins in front of the host's own class, so weights and keys stay.
+The layers are in :mod:`.hosts`.
+"""
 
 from typing import Any, ClassVar
 
-from timm.layers import Attention, AttentionRope, apply_rot_embed_cat
-from timm.models.swin_transformer import WindowAttention
-from torch import Tensor, cat, nn
+import torch
+from timm.layers import apply_rot_embed_cat
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..ops import gaussian_attention
 from ..ops.gaussian_attention import get_backend
-from ..registry import MODELS, register
 from .gaussian_augment import GaussianAugment
 from .image_grid import ImageGrid
 
-__all__ = [
-    'GaussianAugmentation',
-    'GaussianAugmentedAttention',
-    'GaussianAugmentedRopeAttention',
-    'GaussianAugmentedWindowAttention',
-    'RotaryAugmentation',
-    'WindowAugmentation',
-]
+__all__ = ['BEiTGAugMixin', 'GAugMixin', 'MMWindowGAugMixin', 'RotaryGAugMixin', 'WindowGAugMixin']
 
 
-class GaussianAugmentation(nn.Module):
-    """What the layers share: GAug's parameters, and entering a host's layer in place.
+class GAugMixin(nn.Module):
+    """Adds GAug to a host's attention layer, and removes it again.
 
-    A layer is this class before the host's, with a forward of its own.
+    Attributes:
+        gaug: variance and strength of every query.
+        num_prefix_tokens: tokens without coordinates in front of the patches.
+        backend: see :func:`locat_mm.ops.gaussian_attention`.
+        image_grid: where the grid of the current image is found if the call does not give it.
+        attached: True after :func:`locat_mm.attach`; False in a model that is built with GAug.
     """
 
     HOST: ClassVar[type[nn.Module]]
-    #: To a host of somebody else's, by :func:`locat_mm.attach`.
-    attached = False
+    attached: bool = False
+
+    gaug: GaussianAugment
+    num_prefix_tokens: int
+    backend: str | None
+    image_grid: ImageGrid | None
+    # Of the host:
+    num_heads: int
+    scale: float
+    qkv: Any
+    proj: Any
+    proj_drop: Any
+    attn_drop: Any
 
     @classmethod
-    def adopt(
+    def convert(
         cls,
         attn: nn.Module,
         grid_size: tuple[int, int],
@@ -41,14 +54,14 @@ class GaussianAugmentation(nn.Module):
         backend: str | None = None,
         start: str = 'paper',
         image_grid: ImageGrid | None = None,
-    ) -> Any:
-        """Turn a host's attention into this class in place, keeping its weights and hooks.
+    ) -> 'GAugMixin':
+        """Turn a host's attention layer into this class in place, keeping its weights and hooks.
 
         Args:
             attn: the layer, of the host's own class.
             grid_size, num_prefix_tokens, backend: as for the constructor.
             start: see :class:`GaussianAugment`.
-            image_grid: where to look for the grid of an image if the call does not say.
+            image_grid: where to find the grid of an image if the call does not give it.
 
         Returns:
             the same object.
@@ -60,15 +73,15 @@ class GaussianAugmentation(nn.Module):
         if type(attn) is not cls.HOST:
             raise TypeError(f'GAug supports {cls.HOST.__name__}, got {type(attn).__name__}')
         cls.check(attn)
-        adopted: Any = attn
-        before = set(adopted.__dict__)
-        adopted.__class__ = cls
-        adopted._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid)
-        adopted._added = {*adopted.__dict__} - before | {'_added', 'gaug'}
-        return adopted
+        layer: Any = attn
+        before = set(layer.__dict__)
+        layer.__class__ = cls
+        layer._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid)
+        layer._added = {*layer.__dict__} - before | {'_added', 'gaug'}
+        return layer
 
-    def release(self: Any) -> None:
-        """Undo :meth:`adopt`."""
+    def revert(self: Any) -> None:
+        """Undo :meth:`convert`."""
         for name in self._added:
             delattr(self, name)
         self.__dict__.pop('attached', None)
@@ -80,11 +93,11 @@ class GaussianAugmentation(nn.Module):
 
     @classmethod
     def fixed_grid(cls, attn: Any) -> tuple[int, int] | None:
-        """The grid that a host's layer always attends within: a window; None without one."""
+        """The window (rows, columns) that a host's layer attends within; None without windows."""
         return None
 
     def _add_gaug(
-        self: Any,
+        self,
         grid_size: tuple[int, int],
         num_prefix_tokens: int,
         backend: str | None,
@@ -92,7 +105,7 @@ class GaussianAugmentation(nn.Module):
         image_grid: ImageGrid | None = None,
     ) -> None:
         if backend is not None:
-            get_backend(backend)  # fail at construction, not in the first forward
+            get_backend(backend)  # an unknown name fails here, not in the first forward
         host = list(self.parameters())
         weight = host[0]
         self.gaug = GaussianAugment(self._head_dim(), grid_size, weight.device, weight.dtype, start)
@@ -101,25 +114,25 @@ class GaussianAugmentation(nn.Module):
         self.backend = backend
         self.image_grid = image_grid
 
-    def _head_dim(self: Any) -> int:
+    def _head_dim(self) -> int:
         return self.qkv.out_features // (3 * self.num_heads)
 
-    def _grid(self: Any, x: Tensor, grid_size: tuple[int, int] | None = None) -> tuple[int, int]:
-        """The grid of tokens ``[B, N, C]``: the call's, the image's, or what it was built for."""
+    def _grid(self, x: Tensor, grid_size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """The grid of tokens ``[B, N, C]``: the call's, the image's, or the one built for."""
         if grid_size is not None:
             return grid_size
         if self.image_grid is not None:
             return self.image_grid.of(x.shape[1] - self.num_prefix_tokens)
         return self.gaug.grid_size
 
-    def _split_heads(self: Any, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _split_heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """``[B, N, 3·heads·head_dim]`` to q, k and v ``[B, heads, N, head_dim]``."""
         qkv = qkv.view(*qkv.shape[:2], 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         return q, k, v
 
     def _attend(
-        self: Any,
+        self,
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -135,7 +148,7 @@ class GaussianAugmentation(nn.Module):
             q, k, v: ``[B, heads, N, head_dim]``.
             grid_size: patches along (rows, columns).
             attn_bias: see :func:`locat_mm.ops.gaussian_attention`.
-            gaussian: what GAug reads from the queries, if these are not q (rotary embedding).
+            gaussian: variance and alpha, if they do not come from q (rotary embedding).
             scale, dropout_p: the host's, if not ``self.scale`` and ``self.attn_drop.p``.
         """
         if gaussian is None:
@@ -157,16 +170,22 @@ class GaussianAugmentation(nn.Module):
             attn_bias=attn_bias,
             dropout_p=dropout_p if self.training else 0.0,
             backend=self.backend,
-            check_values=False,  # never negative, and eps keeps 0 from hurting
+            check_values=False,  # a sigmoid's variance is never negative, and eps is added
         )
         return x.transpose(1, 2).flatten(2)
 
 
-class RotaryAugmentation(GaussianAugmentation):
-    """timm's global attention over prefix tokens and patches, rotary or not."""
+class RotaryGAugMixin(GAugMixin):
+    """Global attention over prefix tokens and patches of timm, with a rotary embedding or not."""
+
+    gate: Any
+    norm: Any
+    q_norm: Any
+    k_norm: Any
+    rotate_half: bool
 
     def forward(
-        self: Any,
+        self,
         x: Tensor,
         rope: Tensor | None = None,
         attn_mask: Tensor | None = None,
@@ -178,7 +197,11 @@ class RotaryAugmentation(GaussianAugmentation):
             x: tokens ``[B, N, C]``, N = num_prefix_tokens + H·W, patches row-major.
             rope: sine and cosine of every patch, broadcastable to
                 ``[B, heads, H·W, 2·head_dim]``.
-            attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedAttention`.
+            attn_mask: further mask or additive bias, broadcastable to ``[B, heads, N, N]``.
+            is_causal: not supported.
+            grid_size: patches along (rows, columns) of this input. It is an argument of the call,
+                so a later forward on another grid cannot change an earlier graph. None: the grid
+                of the image, or the one that the layer is built for.
 
         Returns:
             tokens ``[B, N, C]``.
@@ -200,98 +223,25 @@ class RotaryAugmentation(GaussianAugmentation):
             x = x * gate
         return self.proj_drop(self.proj(x))
 
-    def _qkv(self: Any, x: Tensor) -> Tensor:
+    def _qkv(self, x: Tensor) -> Tensor:
         return self.qkv(x)
 
-    def _rotate(self: Any, x: Tensor, rope: Tensor) -> Tensor:
+    def _rotate(self, x: Tensor, rope: Tensor) -> Tensor:
         prefix, patches = x.tensor_split([self.num_prefix_tokens], dim=2)
         patches = apply_rot_embed_cat(patches, rope, half=self.rotate_half)
-        return cat([prefix, patches], dim=2)
+        return torch.cat([prefix, patches], dim=2)
 
 
-@register(MODELS)
-class GaussianAugmentedAttention(RotaryAugmentation, Attention):
-    """timm's ``Attention`` plus GAug; the only new keys are ``gaug.*``.
-
-    Built from a config it is a layer on tokens ``[B, N, C]`` and a grid; :meth:`adopt` turns
-    the attention layer of a host into one in place.
-
-    Args:
-        dim: channels C.
-        num_heads: heads; must divide ``dim``.
-        grid_size: patches along (rows, columns) that the layer is built for. Any grid can be
-            passed to :meth:`forward`; the variance scales with it.
-        num_prefix_tokens: tokens without coordinates in front of the patches.
-        backend: see :func:`locat_mm.ops.gaussian_attention`.
-        kwargs: of timm's ``Attention`` (``qkv_bias``, ``qk_norm``, ``attn_drop``, ...).
-
-    Raises:
-        ValueError: if ``dim`` is not divisible by ``num_heads`` or the backend is unknown.
-    """
-
-    HOST = Attention
-
-    def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        grid_size: tuple[int, int] = (14, 14),
-        num_prefix_tokens: int = 0,
-        backend: str | None = None,
-        **kwargs,
-    ) -> None:
-        if 'attn_head_dim' not in kwargs and dim % num_heads:
-            raise ValueError(f'dim={dim} is not divisible by num_heads={num_heads}')
-        Attention.__init__(self, dim, num_heads, **kwargs)
-        self._add_gaug(grid_size, num_prefix_tokens, backend)
-
-    def forward(  # type: ignore[override]  # the host's arguments, which have no rope
-        self,
-        x: Tensor,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-        grid_size: tuple[int, int] | None = None,
-    ) -> Tensor:
-        """
-        Args:
-            x: tokens ``[B, N, C]``, N = num_prefix_tokens + H·W, patches row-major.
-            attn_mask: further mask or additive bias, broadcastable to ``[B, heads, N, N]``.
-            is_causal: not supported.
-            grid_size: patches along (rows, columns) of this input. It travels with the call,
-                so a later forward on another grid cannot change an earlier graph. None: the
-                grid that the layer was built for.
-
-        Returns:
-            tokens ``[B, N, C]``.
-
-        Raises:
-            ValueError: if N does not fit the grid, or ``is_causal`` is set.
-        """
-        return super().forward(x, None, attn_mask, is_causal, grid_size)
-
-
-class GaussianAugmentedRopeAttention(RotaryAugmentation, AttentionRope):
-    """timm's ``AttentionRope`` plus GAug, which reads the query before it is rotated.
-
-    Made by :meth:`adopt`; the only new keys are ``gaug.*``.
-    """
-
-    HOST = AttentionRope
-
-    @classmethod
-    def check(cls, attn: Any) -> None:
-        if attn.qkv is None:
-            raise ValueError('GAug supports AttentionRope with qkv_fused=True')
-
-
-class WindowAugmentation(GaussianAugmentation):
+class WindowGAugMixin(GAugMixin):
     """Attention in windows, with a relative position bias; the grid is the window."""
+
+    window_size: tuple[int, int]
 
     @classmethod
     def fixed_grid(cls, attn: Any) -> tuple[int, int]:
         return attn.window_size
 
-    def forward(self: Any, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """
         Args:
             x: tokens of windows ``[B·W, N, C]``, the windows of an image together.
@@ -306,12 +256,52 @@ class WindowAugmentation(GaussianAugmentation):
             bias = bias + mask[:, None]  # [W, heads, N, N]
         return self.proj_drop(self.proj(self._attend(q, k, v, self.window_size, bias)))
 
+    def _get_rel_pos_bias(self) -> Tensor:
+        """``[1, heads, N, N]``"""
+        raise NotImplementedError  # of the host
 
-class GaussianAugmentedWindowAttention(WindowAugmentation, WindowAttention):
-    """Swin's window attention plus GAug.
 
-    Made by :meth:`adopt`; the only new keys are ``gaug.*``. The Gaussian bias adds to the
-    relative position bias.
-    """
+class MMWindowGAugMixin(WindowGAugMixin):
+    """``WindowMSA`` of mmpretrain and mmseg."""
 
-    HOST = WindowAttention
+    def _get_rel_pos_bias(self) -> Tensor:
+        return _relative_position_bias(self)
+
+
+class BEiTGAugMixin(GAugMixin):
+    """``BEiTAttention`` of mmpretrain and mmseg, with a relative position bias or without."""
+
+    bias: Any
+    q_bias: Tensor
+    v_bias: Tensor
+    relative_position_bias_table: Tensor | None
+
+    def forward(self, x: Tensor, rel_pos_bias: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            x: tokens ``[B, N, C]``, patches row-major after the prefix tokens.
+            rel_pos_bias: of all layers, ``[heads, N, N]``.
+
+        Returns:
+            tokens ``[B, N, C]``.
+
+        Raises:
+            ValueError: if N does not fit the grid or the relative position bias.
+        """
+        if self.bias == 'qv_bias':
+            no_bias = torch.zeros_like(self.v_bias)
+            qkv = F.linear(x, self.qkv.weight, torch.cat((self.q_bias, no_bias, self.v_bias)))
+        else:
+            qkv = self.qkv(x)
+        q, k, v = self._split_heads(qkv)
+        bias = rel_pos_bias
+        if self.relative_position_bias_table is not None:
+            own = _relative_position_bias(self)
+            bias = own if bias is None else own + bias
+        return self.proj_drop(self.proj(self._attend(q, k, v, self._grid(x), bias)))
+
+
+def _relative_position_bias(attn: Any) -> Tensor:
+    """``[1, heads, N, N]``"""
+    index = attn.relative_position_index
+    return attn.relative_position_bias_table[index.flatten()].T.unflatten(1, index.shape)[None]

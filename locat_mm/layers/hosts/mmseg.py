@@ -1,4 +1,4 @@
-"""mmseg's attention layers, and mmcv's that it builds on, with a Gaussian bias."""
+"""mmseg's attention layers, and mmcv's that it builds on, with GAug."""
 
 from typing import Any
 
@@ -9,8 +9,7 @@ from mmseg.models.backbones.swin import WindowMSA
 from torch import Tensor
 from torch.nn import functional as F
 
-from .gaussian_attention import GaussianAugmentation
-from .mm_attention import BEiTAugmentation, MMWindowAugmentation
+from ..mixins import BEiTGAugMixin, GAugMixin, MMWindowGAugMixin
 
 __all__ = [
     'GaussianAugmentedBEiTAttention',
@@ -20,28 +19,31 @@ __all__ = [
 ]
 
 
-class GaussianAugmentedWindowMSA(MMWindowAugmentation, WindowMSA):
+class GaussianAugmentedWindowMSA(MMWindowGAugMixin, WindowMSA):
     """mmseg's ``WindowMSA`` plus GAug."""
 
     HOST = WindowMSA
 
 
-class GaussianAugmentedBEiTAttention(BEiTAugmentation, BEiTAttention):
+class GaussianAugmentedBEiTAttention(BEiTGAugMixin, BEiTAttention):
     """mmseg's ``BEiTAttention`` plus GAug."""
 
     HOST = BEiTAttention
 
 
-class GaussianAugmentedMAEAttention(BEiTAugmentation, MAEAttention):
+class GaussianAugmentedMAEAttention(BEiTGAugMixin, MAEAttention):
     """mmseg's ``MAEAttention``, which differs from BEiT's in its initialisation, plus GAug."""
 
     HOST = MAEAttention
 
 
-class GaussianAugmentedMultiheadAttention(GaussianAugmentation, MultiheadAttention):
+class GaussianAugmentedMultiheadAttention(GAugMixin, MultiheadAttention):
     """mmcv's ``MultiheadAttention`` plus GAug, as self-attention over an image's tokens."""
 
     HOST = MultiheadAttention
+
+    attn: Any
+    dropout_layer: Any
 
     @classmethod
     def check(cls, attn: Any) -> None:
@@ -52,11 +54,11 @@ class GaussianAugmentedMultiheadAttention(GaussianAugmentation, MultiheadAttenti
                 'width, without bias_kv and add_zero_attn'
             )
 
-    def _head_dim(self: Any) -> int:
+    def _head_dim(self) -> int:
         return self.attn.head_dim
 
     def forward(
-        self: Any,
+        self,
         query: Tensor,
         key: Tensor | None = None,
         value: Tensor | None = None,

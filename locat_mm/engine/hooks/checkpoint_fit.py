@@ -1,18 +1,17 @@
 """Hooks of mmengine's Runner."""
 
 import logging
-from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
 from torch import nn
 
-from ..checkpoint import check_average, check_fit, check_training_state, unwrap
-from ..registry import HOOKS, register
+from ...checkpoint import check_average, check_fit, check_training_state, unwrap
+from ...helpers import innermost
+from ...registry import HOOKS, register
 
-__all__ = ['CheckpointFitHook', 'innermost']
+__all__ = ['CheckpointFitHook']
 
 
 @register(HOOKS)
@@ -66,10 +65,3 @@ class CheckpointFitHook(Hook):
             check_average(model if self.model is None else self.model, checkpoint)
         if runner._resume:
             check_training_state(runner, model, checkpoint)
-
-
-def innermost(model: Any) -> nn.Module:
-    """The model inside the wrappers of distribution and of test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
-from ..registry import STRATEGIES, register
+from ...registry import STRATEGIES, register
 
 __all__ = ['FullyShardStrategy']
 

@@ -1,14 +1,10 @@
 """Checkpoints that a kill, a full disk or a preemption cannot take away."""
 
 import atexit
-import errno
-import logging
 import multiprocessing
-import os
 import re
 import signal
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,52 +12,19 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
-from mmengine.fileio import LocalBackend, register_backend
+from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 
-from ..registry import HOOKS, register
+from ...checkpoint.writing import AtomicBackend
+from ...registry import HOOKS, register
 
-__all__ = ['SafeCheckpointHook', 'find_resumable']
+__all__ = ['SafeCheckpointHook']
 
 #: Of a process that a SIGTERM ended.
 PREEMPTED = 128 + signal.SIGTERM
-#: What file systems say that cannot sync a folder, such as some of a network.
-_NO_FOLDER_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 #: The file that it saved.
 _PREEMPTED_NAME = re.compile(r'epoch_\d+_iter_\d+\.pth')
-
-
-class AtomicBackend(LocalBackend):
-    """mmengine's local files, but each is whole or not there: written beside, synced, renamed."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        path = Path(filepath)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-        try:
-            with open(beside, 'wb') as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # or the new name could be lost with the power
-        except OSError as error:
-            if error.errno not in _NO_FOLDER_SYNC:
-                raise
-        finally:
-            os.close(folder)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        self.put(obj.encode(encoding), filepath)
-
-
-register_backend('locat_mm_atomic', AtomicBackend, force=True)
 
 
 class _RemovingLater(AtomicBackend):
@@ -134,7 +97,9 @@ class SafeCheckpointHook(CheckpointHook):
             self._handler_before = signal.signal(signal.SIGTERM, self._on_sigterm)
             for loop in (runner.train_loop, runner.val_loop):
                 if loop is not None:
-                    loop.dataloader.worker_init_fn = _Steadfast(loop.dataloader.worker_init_fn)
+                    loop.dataloader.worker_init_fn = _IgnoreFirstSigterm(
+                        loop.dataloader.worker_init_fn
+                    )
             atexit.register(_end_workers)
         if runner.iter and _validation_is_due(runner):
             runner.logger.info('a validation is due where this run goes on')
@@ -288,7 +253,7 @@ def _validation_is_due(runner: Runner) -> bool:
     return step >= loop.val_begin and (step % loop.val_interval == 0 or step == last)
 
 
-class _Steadfast:
+class _IgnoreFirstSigterm:
     """Starts workers that outlive the SIGTERM which a whole job gets, or training could not go on
     until it has saved. A second one, such as PyTorch's own on shutting down, ends them.
     """
@@ -312,42 +277,3 @@ def _end_workers() -> None:
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()
-
-
-def find_resumable(work_dir: str | Path) -> str | None:
-    """The latest whole checkpoint of a run; broken ones are passed over with a warning.
-
-    Args:
-        work_dir: of the run.
-
-    Returns:
-        its path, or None if there is none.
-    """
-    mark = Path(work_dir) / 'last_checkpoint'
-    named = mark.read_text().strip() if mark.is_file() else ''
-    if '://' in named or (named and Path(named).is_dir()):  # remote or sharded: mmengine's
-        return named
-    latest_first = sorted(Path(work_dir).glob('*.pth'), key=_age, reverse=True)
-    candidates = [p for p in latest_first if not p.name.startswith('best_')]  # no optimizer in it
-    if named:
-        candidates.insert(0, Path(named))
-    for path in dict.fromkeys(candidates):
-        problem = _problem(path)
-        if problem is None:
-            return str(path)
-        print_log(f'{path} is passed over: {problem}', 'current', logging.WARNING)
-    return None
-
-
-def _age(path: Path) -> int:
-    return path.stat().st_mtime_ns
-
-
-def _problem(path: Path) -> str | None:
-    """Why a file is no whole checkpoint of torch's, or None."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        return f'it is truncated or no checkpoint ({error})'
-    return None if broken is None else f'its part {broken} is damaged'

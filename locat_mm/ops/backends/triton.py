@@ -1,9 +1,9 @@
-"""The Gaussian attention of LocAt as fused Triton kernels: no N × N tensor is ever held.
+"""Gaussian attention as fused Triton kernels, which never hold an N × N tensor.
 
-Forward and backward recompute the logits tile by tile; what is kept for the backward is q, k, v,
-variance, alpha, the output and one number per query. Nothing is accumulated atomically, so equal
-inputs give equal bits. The kernels are in :mod:`.triton_kernels`, which is imported at the first
-call: this module needs no Triton.
+Forward and backward compute the logits tile by tile. Kept for the backward pass are q, k, v,
+variance, alpha, the output and one number per query. There are no atomics, so equal inputs give
+equal bits. The kernels are in :mod:`.triton_kernels`, which is imported at the first call: this
+module needs no Triton.
 """
 
 import functools
@@ -16,9 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..geometry import Geometry
 from .kernel_operator import kernel_operator
 
-__all__ = ['is_interpreted', 'on_device', 'readable', 'triton_gaussian_attention', 'why_not']
+__all__ = ['is_interpreted', 'on_device', 'readable', 'triton_attention', 'why_not']
 
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
 #: 3.2 cannot compile the kernels.
@@ -28,9 +29,9 @@ _HEAD_DIMS = (16, 128)
 
 
 def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) -> str | None:
-    """The reason why :func:`triton_gaussian_attention` cannot run such an input, None if it can.
+    """The reason why :func:`triton_attention` cannot run such an input, None if it can.
 
-    On CPU tensors it runs in the Triton interpreter alone (``TRITON_INTERPRET=1``): for tests.
+    CPU tensors run only in the Triton interpreter (``TRITON_INTERPRET=1``), which is for tests.
     """
     if not _HAS_TRITON:
         return 'Triton is not installed'
@@ -56,66 +57,47 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     return None
 
 
-def triton_gaussian_attention(
+def triton_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     variance: Tensor,
     alpha: Tensor,
-    grid_size: tuple[int, int],
-    num_prefix_tokens: int,
+    geometry: Geometry,
     *,
-    eps: float,
-    max_sq_distance: float,
     scale: float,
+    attn_bias: None = None,
+    dropout_p: float = 0.0,
 ) -> Tensor:
-    """Fused :func:`~locat_mm.ops.gaussian_attention`, differentiable in its five tensors.
+    """See :func:`locat_mm.ops.gaussian_attention`; differentiable in its five tensors.
 
     Args:
-        q, k, v: ``[B, heads, N, head_dim]`` of one dtype (float32, float16, bfloat16) with N =
-            num_prefix_tokens + H·W; any strides, but views with a contiguous last axis (of one
-            qkv tensor, say) are read in place.
-        variance: ``[B, heads, H·W, 2]``, rows then columns, in squared patches; computed with in
-            float32.
-        alpha: ``[B, heads, H·W]``, in logits; computed with in float32.
-        grid_size: patches along (rows, columns).
-        num_prefix_tokens: tokens without coordinates in front.
-        eps: added to the variance, in squared patches.
-        max_sq_distance: squared distances along one axis are cut here (squared patches).
-        scale: factor of ``q kᵀ``.
+        q, k, v: of one dtype (float32, float16, bfloat16). Views with a contiguous last axis (of
+            one qkv tensor, say) are read in place; others are copied.
+        variance, alpha: computed with in float32.
+        attn_bias, dropout_p: not supported, see :func:`why_not`.
 
     Returns:
-        ``[B, heads, N, head_dim]`` in the dtype of ``q``, its memory in the order
-        ``[B, N, heads, head_dim]``: merging the heads is a view.
+        ``[B, heads, N, head_dim]``, its memory in the order ``[B, N, heads, head_dim]``: merging
+        the heads is a view.
 
     Raises:
         ValueError: if :func:`why_not` has a reason.
     """
-    reason = why_not(q)
+    reason = why_not(q, attn_bias, dropout_p)
     if reason is not None:
         raise ValueError(f'the triton backend cannot run this: {reason}')
-    height, width = grid_size
-    # A negative number stands for "no cut", which saves a minimum per element.
-    longest = max(height, width) - 1
-    cut = float(max_sq_distance) if max_sq_distance < longest**2 else -1.0
+    # No patches are further apart than this: the operator's schema is for finite numbers.
+    longest = float((max(geometry.grid_size) - 1) ** 2)
+    geometry = geometry._replace(
+        eps=float(geometry.eps), max_sq_distance=min(longest, float(geometry.max_sq_distance))
+    )
     # The kernels divide by the scale.
     if scale < 0:
         q, scale = -q, -scale
     elif scale == 0:
         q, scale = q * 0, 1.0
-    out, _ = _attention(
-        q,
-        k,
-        v,
-        variance.float(),
-        alpha.float(),
-        height,
-        width,
-        num_prefix_tokens,
-        float(eps),
-        cut,
-        float(scale),
-    )
+    out, _ = _attention(q, k, v, variance.float(), alpha.float(), *geometry, float(scale))
     return out
 
 
@@ -142,8 +124,8 @@ def _capability(device: torch.device) -> tuple[int, int]:
 # ------------------------------------------------------------------------------ block sizes
 
 
-class Blocks(NamedTuple):
-    """How one kernel cuts its work: blocks of queries against tiles of rows × cols keys."""
+class TileSizes(NamedTuple):
+    """The part of a kernel's work in one step: a block of queries, a tile of rows × cols keys."""
 
     queries: int
     rows: int
@@ -162,8 +144,8 @@ class _Choice(NamedTuple):
     max_registers: int | None = None
 
 
-#: Kernel -> head dimension up to -> choice; for a GPU to tune. Registers are capped where one more
-#: program then shares a multiprocessor and next to nothing is spilled inside the loops.
+#: Kernel -> largest head dimension -> choice; not yet tuned on a GPU. The cap of registers lets one
+#: more program share a multiprocessor, with next to no spills inside the loops.
 _HALF_CHOICES = {
     'forward': {
         64: _Choice(128, (64,), (8, 16, 32), 8, max_registers=128),
@@ -178,7 +160,7 @@ _HALF_CHOICES = {
         128: _Choice(64, (64,), (8, 16), 4),
     },
 }
-#: float32, which without TF32 uses no tensor cores: the operands of a product fill registers.
+#: float32 without TF32 uses no tensor cores: the operands of a product fill registers.
 _FULL_CHOICES = {
     'forward': {
         64: _Choice(32, (32,), (8, 16, 32), 4),
@@ -196,12 +178,14 @@ _FULL_CHOICES = {
 
 
 @functools.cache
-def _blocks(kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch.dtype) -> Blocks:
-    """Block sizes of a kernel: an entry of the tables with the tile that pads the grid least.
+def _tile_sizes(
+    kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch.dtype
+) -> TileSizes:
+    """Sizes for a kernel: an entry of the tables, with the tile that pads the grid least.
 
-    Among those that pad alike the largest, then the widest: the Gaussian of a column is computed
-    once per strip of columns, that of a row in every tile. Under 8 columns the compiler no longer
-    sees which keys of a thread share a column.
+    Among equal paddings the largest tile wins, then the widest: the Gaussian of a column is
+    computed once per strip of columns, that of a row in every tile. Below 8 columns the compiler
+    does not see which keys of a thread share a column.
     """
     choices = (_FULL_CHOICES if dtype == torch.float32 else _HALF_CHOICES)[kernel]
     choice = choices[min(limit for limit in choices if head_dim <= limit)]
@@ -213,7 +197,7 @@ def _blocks(kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch
         return -(-height // rows) * -(-width // cols) * keys, -keys, rows
 
     keys, cols = min(itertools.product(choice.keys, choice.cols), key=cost)
-    return Blocks(
+    return TileSizes(
         choice.queries,
         keys // cols,
         cols,
@@ -226,21 +210,15 @@ def _blocks(kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch
 # ------------------------------------------------------------------------------ launches
 
 
-class _Geometry(NamedTuple):
-    """What all launches of one call share, besides the tensors."""
-
-    height: int
-    width: int
-    num_prefix: int
-    eps: float
-    cut: float  # negative: none
-    scale: float
-
-
 def _launch(
-    kernel: str, q: Tensor, tensors: list[Tensor], strides: list[int], geometry: _Geometry
+    kernel: str,
+    q: Tensor,
+    tensors: list[Tensor],
+    strides: list[int],
+    geometry: Geometry,
+    scale: float,
 ) -> None:
-    """Runs one kernel: over blocks of queries, or for ``backward_keys`` over tiles of keys.
+    """Run one kernel: over blocks of queries, or for ``backward_keys`` over tiles of keys.
 
     Args:
         tensors, strides: all of the kernel's, in its order.
@@ -248,17 +226,17 @@ def _launch(
     from . import triton_kernels
 
     batch_size, num_heads, num_tokens, head_dim = q.shape
-    height, width, num_prefix, eps, cut, scale = geometry
-    blocks = _blocks(kernel, head_dim, (height, width), q.dtype)
-    strips, groups = -(-width // blocks.cols), -(-height // blocks.rows)
-    padding_cols = strips * blocks.cols - width
+    height, width, num_prefix, eps, max_sq_distance = geometry
+    sizes = _tile_sizes(kernel, head_dim, geometry.grid_size, q.dtype)
+    strips, groups = -(-width // sizes.cols), -(-height // sizes.rows)
+    padding_cols = strips * sizes.cols - width
     fold = 0 < num_prefix <= height * padding_cols
     if kernel == 'backward_keys':
         num_programs = strips * groups
         if not fold:
-            num_programs += -(-num_prefix // (blocks.rows * blocks.cols))
+            num_programs += -(-num_prefix // (sizes.rows * sizes.cols))
     else:
-        num_programs = -(-num_tokens // blocks.queries)
+        num_programs = -(-num_tokens // sizes.queries)
     grid = (num_programs * batch_size * num_heads,)
     with on_device(q.device):
         getattr(triton_kernels, f'{kernel}_kernel')[grid](
@@ -271,21 +249,21 @@ def _launch(
             num_prefix,
             scale,
             eps,
-            cut,
+            max_sq_distance,
             DIM=head_dim,
             BLOCK_DIM=max(16, 1 << (head_dim - 1).bit_length()),
-            BLOCK=blocks.queries,
-            ROWS=blocks.rows,
-            COLS=blocks.cols,
-            CLAMP=cut >= 0,
-            MASKED=padding_cols > 0 or groups * blocks.rows > height,
+            BLOCK=sizes.queries,
+            ROWS=sizes.rows,
+            COLS=sizes.cols,
+            CLAMP=max_sq_distance < (max(height, width) - 1) ** 2,
+            MASKED=padding_cols > 0 or groups * sizes.rows > height,
             PREFIX=num_prefix > 0,
             FOLD=fold,
             PRECISION='tf32' if _tf32_allowed() else 'ieee',
             UPCAST=q.dtype == torch.bfloat16 and is_interpreted(),
-            num_warps=blocks.num_warps,
-            num_stages=blocks.num_stages,
-            maxnreg=blocks.max_registers,
+            num_warps=sizes.num_warps,
+            num_stages=sizes.num_stages,
+            maxnreg=sizes.max_registers,
         )
 
 
@@ -295,7 +273,7 @@ def _strides(*tensors: Tensor) -> list[int]:
 
 
 def readable(x: Tensor) -> Tensor:
-    """The kernels step along the last axis by 1, and within a head in 32 bits."""
+    """The tensor, or a copy that kernels can index: last stride 1, 32-bit offsets in a head."""
     fits = x.shape[-2] * x.stride(-2) < 2**31
     return x if x.stride(-1) == 1 and fits else x.contiguous()
 
@@ -307,7 +285,7 @@ def _empty(x: Tensor) -> Tensor:
 
 
 def on_device(device: torch.device) -> AbstractContextManager:
-    """Triton launches on the current device, whatever its tensors are on."""
+    """Make a device current: Triton launches there, wherever its tensors are."""
     return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
@@ -329,9 +307,9 @@ def _forward(
     alpha: Tensor,
     height: int,
     width: int,
-    num_prefix: int,
+    num_prefix_tokens: int,
     eps: float,
-    cut: float,
+    max_sq_distance: float,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
@@ -343,12 +321,13 @@ def _forward(
         q,
         [q, k, v, variance, alpha, out, lse],
         [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out)],
-        _Geometry(height, width, num_prefix, eps, cut, scale),
+        Geometry(height, width, num_prefix_tokens, eps, max_sq_distance),
+        scale,
     )
     return out, lse
 
 
-def _fake_forward(q, k, v, variance, alpha, height, width, num_prefix, eps, cut, scale):
+def _fake_forward(q, k, v, variance, alpha, *_):
     return _empty(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
@@ -363,13 +342,13 @@ def _backward(
     d_out: Tensor,
     height: int,
     width: int,
-    num_prefix: int,
+    num_prefix_tokens: int,
     eps: float,
-    cut: float,
+    max_sq_distance: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of q, k, v, variance and alpha."""
-    geometry = _Geometry(height, width, num_prefix, eps, cut, scale)
+    geometry = Geometry(height, width, num_prefix_tokens, eps, max_sq_distance)
     q, k, v, d_out = readable(q), readable(k), readable(v), readable(d_out)
     d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
     d_variance = torch.empty(variance.shape, dtype=variance.dtype, device=q.device)
@@ -381,6 +360,7 @@ def _backward(
         [q, k, v, variance, alpha, out, lse, d_out, d_q, d_variance, d_alpha, table],
         [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out, d_out, d_q)],
         geometry,
+        scale,
     )
     _launch(
         'backward_keys',
@@ -388,6 +368,7 @@ def _backward(
         [q, k, v, lse, table, d_out, d_k, d_v],
         _strides(q, k, v, d_out, d_k, d_v),
         geometry,
+        scale,
     )
     return d_q, d_k, d_v, d_variance, d_alpha
 
@@ -397,7 +378,7 @@ def _fake_backward(q, k, v, variance, alpha, *_):
     return _empty(q), _empty(k), _empty(v), d_variance, d_alpha
 
 
-# lse is for the backward pass alone.
+# lse is only for the backward pass.
 _attention = kernel_operator(
     'gaussian_attention',
     _forward,

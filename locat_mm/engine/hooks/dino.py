@@ -8,8 +8,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
-from ..registry import HOOKS, register
-from .hooks import innermost
+from ...helpers import innermost
+from ...registry import HOOKS, register
 
 __all__ = ['DINOHook']
 

@@ -1,16 +1,16 @@
-"""GAug in the hosts that this package builds, whose blocks hand on the grid with every call."""
+"""GAug in the models that this package builds: their blocks pass the grid on with every call."""
 
 from timm.models.eva import EvaBlock
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from .hosts import augmented_class, find_attention
+from .hosts.search import find_attention, gaug_class_of
 
-__all__ = ['GaussianBlock', 'GaussianEvaBlock', 'augment_attention']
+__all__ = ['GaussianBlock', 'GaussianEvaBlock', 'add_gaug']
 
 
 class GaussianBlock(Block):
-    """timm's pre-norm ``Block``, which also hands the grid on to its attention layer."""
+    """timm's pre-norm ``Block``, which also passes the grid to its attention layer."""
 
     def forward(
         self,
@@ -22,14 +22,15 @@ class GaussianBlock(Block):
         """
         Args:
             x: tokens ``[B, N, C]``.
-            attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedAttention`.
+            attn_mask, is_causal, grid_size: see :class:`~locat_mm.layers.mixins.RotaryGAugMixin`.
 
         Returns:
             tokens ``[B, N, C]``.
 
         Raises:
-            ValueError: without a grid. A host's own loop over its blocks passes none, and the
-                grid that it was built for may have as many patches as the image's.
+            ValueError: without a grid. timm's own loop over the blocks passes none. The grid that
+                the layer is built for would be wrong without an error: another grid may have
+                equally many patches.
         """
         _check_grid(grid_size)
         attended = self.attn(self.norm1(x), attn_mask, is_causal, grid_size)
@@ -38,7 +39,7 @@ class GaussianBlock(Block):
 
 
 class GaussianEvaBlock(EvaBlock):
-    """timm's ``EvaBlock``, which also hands the grid on to its attention layer."""
+    """timm's ``EvaBlock``, which also passes the grid to its attention layer."""
 
     def forward(
         self,
@@ -51,7 +52,8 @@ class GaussianEvaBlock(EvaBlock):
         """
         Args:
             x: tokens ``[B, N, C]``.
-            rope, attn_mask, is_causal, grid_size: see :class:`GaussianAugmentedRopeAttention`.
+            rope, attn_mask, is_causal, grid_size: see
+                :class:`~locat_mm.layers.mixins.RotaryGAugMixin`.
 
         Returns:
             tokens ``[B, N, C]``.
@@ -65,11 +67,11 @@ class GaussianEvaBlock(EvaBlock):
         return x + self.drop_path2(_scale(self.mlp(self.norm2(x)), self.gamma_2))
 
 
-#: Blocks that have to hand on the grid. Swin's need not: a window's grid is the window.
+#: Blocks that have to pass the grid on. Swin's do not: the grid of a window is the window.
 _BLOCKS: dict[type[nn.Module], type[nn.Module]] = {Block: GaussianBlock, EvaBlock: GaussianEvaBlock}
 
 
-def augment_attention(
+def add_gaug(
     host: nn.Module,
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int = 0,
@@ -97,14 +99,14 @@ def augment_attention(
     """
     layers = find_attention(host)
     for _, attn in layers:
-        kind = augmented_class(type(attn))
+        kind = gaug_class_of(type(attn))
         window = kind.fixed_grid(attn)
         if window is not None:
-            kind.adopt(attn, window, backend=backend)
+            kind.convert(attn, window, backend=backend)
         elif grid_size is None:
             raise ValueError(f'{type(attn).__name__} needs the grid_size of its patches')
         else:
-            kind.adopt(attn, grid_size, num_prefix_tokens, backend)
+            kind.convert(attn, grid_size, num_prefix_tokens, backend)
     for block in host.modules():
         block.__class__ = _BLOCKS.get(type(block), type(block))
     return host
@@ -112,7 +114,7 @@ def augment_attention(
 
 def _check_grid(grid_size: tuple[int, int] | None) -> None:
     if grid_size is None:
-        raise ValueError('an augmented block needs grid_size=(rows, columns) with every call')
+        raise ValueError('a block with GAug needs grid_size=(rows, columns) with every call')
 
 
 def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:

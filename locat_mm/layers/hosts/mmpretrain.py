@@ -1,4 +1,4 @@
-"""mmpretrain's attention layers with a Gaussian bias."""
+"""mmpretrain's attention layers with GAug."""
 
 from typing import Any
 
@@ -7,8 +7,7 @@ from mmpretrain.models.backbones.vit_eva02 import AttentionWithRoPE
 from mmpretrain.models.utils.attention import BEiTAttention, MultiheadAttention, WindowMSA
 from torch import Tensor, cat
 
-from .gaussian_attention import GaussianAugmentation
-from .mm_attention import BEiTAugmentation, MMWindowAugmentation
+from ..mixins import BEiTGAugMixin, GAugMixin, MMWindowGAugMixin
 
 __all__ = [
     'GaussianAugmentedAttentionWithRoPE',
@@ -19,29 +18,33 @@ __all__ = [
 ]
 
 
-class GaussianAugmentedWindowMSA(MMWindowAugmentation, WindowMSA):
+class GaussianAugmentedWindowMSA(MMWindowGAugMixin, WindowMSA):
     """mmpretrain's ``WindowMSA`` plus GAug."""
 
     HOST = WindowMSA
 
 
-class GaussianAugmentedBEiTAttention(BEiTAugmentation, BEiTAttention):
+class GaussianAugmentedBEiTAttention(BEiTGAugMixin, BEiTAttention):
     """mmpretrain's ``BEiTAttention`` plus GAug."""
 
     HOST = BEiTAttention
 
 
-class GaussianAugmentedMultiheadAttention(GaussianAugmentation, MultiheadAttention):
+class GaussianAugmentedMultiheadAttention(GAugMixin, MultiheadAttention):
     """mmpretrain's ``MultiheadAttention`` (ViT, DeiT, DeiT III, CLIP) plus GAug."""
 
     HOST = MultiheadAttention
+
+    head_dims: int
+    out_drop: Any
+    gamma1: Any
 
     @classmethod
     def check(cls, attn: Any) -> None:
         if attn.v_shortcut:
             raise ValueError('GAug supports MultiheadAttention with v_shortcut=False')
 
-    def forward(self: Any, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """
         Args:
             x: tokens ``[B, N, C]``, patches row-major after the prefix tokens.
@@ -59,12 +62,15 @@ class GaussianAugmentedMultiheadAttention(GaussianAugmentation, MultiheadAttenti
         return self.out_drop(self.gamma1(self.proj_drop(self.proj(x))))
 
 
-class GaussianAugmentedAttentionWithRoPE(GaussianAugmentation, AttentionWithRoPE):
+class GaussianAugmentedAttentionWithRoPE(GAugMixin, AttentionWithRoPE):
     """mmpretrain's ``AttentionWithRoPE`` (EVA-02) plus GAug, which reads unrotated queries."""
 
     HOST = AttentionWithRoPE
 
-    def forward(self: Any, x: Tensor, patch_resolution: tuple[int, int]) -> Tensor:
+    rope: Any
+    with_cls_token: bool
+
+    def forward(self, x: Tensor, patch_resolution: tuple[int, int]) -> Tensor:
         """
         Args:
             x: tokens ``[B, N, C]``, patches row-major after the prefix tokens.
@@ -83,12 +89,12 @@ class GaussianAugmentedAttentionWithRoPE(GaussianAugmentation, AttentionWithRoPE
         x = self._attend(q, k, v, patch_resolution, gaussian=gaussian)
         return self.proj_drop(self.proj(x))
 
-    def _rotate(self: Any, tokens: Tensor, patch_resolution: tuple[int, int]) -> Tensor:
+    def _rotate(self, tokens: Tensor, patch_resolution: tuple[int, int]) -> Tensor:
         prefix, patches = tokens.tensor_split([int(self.with_cls_token)], dim=2)
         return cat((prefix, self.rope(patches, patch_resolution)), dim=2)
 
 
-class GaussianAugmentedSAMAttention(GaussianAugmentation, vit_sam.Attention):
+class GaussianAugmentedSAMAttention(GAugMixin, vit_sam.Attention):
     """The attention of mmpretrain's ``ViTSAM``, in windows or global, plus GAug."""
 
     HOST = vit_sam.Attention
@@ -103,7 +109,7 @@ class GaussianAugmentedSAMAttention(GaussianAugmentation, vit_sam.Attention):
         rows, columns = ((len(table) + 1) // 2 for table in (attn.rel_pos_h, attn.rel_pos_w))
         return rows, columns
 
-    def forward(self: Any, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """
         Args:
             x: a map or its windows ``[B, H, W, C]``.

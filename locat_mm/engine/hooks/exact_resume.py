@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 
-from ..registry import HOOKS, register
+from ...registry import HOOKS, register
 
 __all__ = ['ExactResumeHook']
 

@@ -13,9 +13,9 @@ from typing import Any
 from mmengine.dist import get_dist_info
 from mmengine.runner import BaseLoop
 
-from .checkpointing import find_resumable
+from ..checkpoint.finding import find_resumable
 
-__all__ = ['listed', 'reports_errors']
+__all__ = ['reports_errors']
 
 #: Errors of this code are meant for users and need no explanation.
 _OWN = (str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / 'tools'))
@@ -169,9 +169,3 @@ def _rank() -> tuple[int, int]:
     if size == 1:  # perhaps not yet connected
         rank, size = int(os.environ.get('RANK', 0)), int(os.environ.get('WORLD_SIZE', 1))
     return rank, size
-
-
-def listed(names: list[str], most: int = 8) -> str:
-    """The first of some names, and how many more there are."""
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more

@@ -9,17 +9,17 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from .inspection import Inspection, Inspector
-from .panels import fade, frame, kernel_ellipse, label_bar, show_picture
+from .panels import fade, frame, gaussian_ellipse, label_bar, show_picture
 from .recording import LayerRecord
 
-__all__ = ['draw_kernels']
+__all__ = ['draw_gaussians']
 
 #: So many patches have their Gaussian drawn along the longer side.
 _NUM_PATCHES = 6
 _COLOURS = 'viridis_r'  # what is weak is faint
 
 
-def draw_kernels(
+def draw_gaussians(
     config: str, checkpoint: str, image: str | Path, out: str | Path, overrides: dict | None = None
 ) -> Path:
     """Draw the Gaussians of some patches, for at most six layers from the first to the last.
@@ -54,7 +54,7 @@ def draw_kernels(
         for patch in _lattice(inspection, layer):
             colour = colormaps[_COLOURS](norm(float(alpha[patch])))
             axis.add_patch(
-                kernel_ellipse(inspection, layer, patch, 0.5, edgecolor=colour, linewidth=1.6)
+                gaussian_ellipse(inspection, layer, patch, 0.5, edgecolor=colour, linewidth=1.6)
             )
         axis.set_title(f'layer {number}\n{_averages(layer)}', fontsize=9)
         frame(axis, inspection)

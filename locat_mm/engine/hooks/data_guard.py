@@ -12,10 +12,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from ..datasets.guarded import GuardedPipeline, SkipLog, leaves
-from ..datasets.listing import missing_files
-from ..registry import HOOKS, register
-from .reporting import listed
+from ...datasets.guarded import GuardedPipeline, SkipLog, leaves
+from ...datasets.listing import missing_files
+from ...helpers import listed
+from ...registry import HOOKS, register
 
 __all__ = ['DataGuardHook']
 

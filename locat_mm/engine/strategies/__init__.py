@@ -1,0 +1,5 @@
+"""Strategies of mmengine's FlexibleRunner."""
+
+from .fully_shard import FullyShardStrategy
+
+__all__ = ['FullyShardStrategy']

@@ -1,0 +1,47 @@
+"""Everything that importing ``locat_mm`` changes outside of it, in one place.
+
+Registering classes (:mod:`locat_mm.registry`) is the only other effect.
+"""
+
+import logging
+
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.fileio import register_backend
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+
+from .checkpoint.reading import allow_plain_data
+from .checkpoint.sources import load_from_locat_mm
+from .checkpoint.writing import AtomicBackend
+
+__all__ = ['apply_side_effects']
+
+
+def apply_side_effects() -> None:
+    """Register with mmengine, torch and logging; applying it again changes nothing."""
+    # mmengine reads 'locat_mm::...'. It looks for a distribution of the name given here, then for a
+    # module; for an editable distribution, mmengine 0.10.7 takes the wrong folder.
+    MODULE2PACKAGE.setdefault('locat_mm', 'locat_mm.config')
+    # SafeCheckpointHook names its file backend in the arguments of mmengine's save functions.
+    register_backend('locat_mm_atomic', AtomicBackend, force=True)
+    # mmengine's schemes are regular expressions, matched at the start. Addresses stay mmengine's.
+    CheckpointLoader.register_scheme(
+        prefixes=['hf-hub:', 'timm:', r'(?!\S+://).+\.safetensors$'],
+        loader=load_from_locat_mm,
+        force=True,
+    )
+    # torch's weights-only unpickler reads the plain data in mmengine's checkpoints.
+    allow_plain_data()
+    # The tensor functions know no OpenMMLab: they use Python's logging.
+    logger = logging.getLogger('locat_mm')
+    if not any(isinstance(handler, _ToMMEngine) for handler in logger.handlers):
+        logger.addHandler(_ToMMEngine())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+
+class _ToMMEngine(logging.Handler):
+    """Passes records to mmengine's current logger."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print_log(record.getMessage(), 'current', record.levelno)
