@@ -1,4 +1,4 @@
-"""The demo's figure: segmentation maps of some scenes, mean variance and strength of GAug."""
+"""The demo's picture: what each model sees in a few scenes, and what GAug learned."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ __all__ = ['draw']
 
 
 def draw(models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, count: int = 4) -> Path:
-    """Draw validation scenes, their masks and the predicted maps of every model.
+    """Draw validation scenes, their masks and every model's maps.
 
     Args:
         models: name -> (segmentation config, work directory of its training).
         scenes: the scenes part of digit_scenes.
-        out: image file to write.
-        count: number of scenes; the first of the validation split are taken.
+        out: the picture to write.
+        count: how many scenes, the first of the validation split.
 
     Returns:
         ``out``.
@@ -80,13 +80,13 @@ def _draw_gaug(figure, learned: dict[str, tuple[np.ndarray, np.ndarray]]) -> Non
     bottom.set_ylabel('logits')
     for axis in (top, bottom):
         axis.set_xlabel('block')
-        axis.margins(y=0.25)  # room for the legend
+        axis.margins(y=0.25)  # the legend's place
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
 
 
 class GaugRecorder:
-    """Records mean variance and strength per block, over all forward passes in the context."""
+    """Mean variance and strength per block over the forwards inside the context."""
 
     def __init__(self, model: nn.Module) -> None:
         self.layers = [m for m in model.modules() if isinstance(m, GaussianAugment)]
