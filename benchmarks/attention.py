@@ -187,7 +187,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--smoke',
         action='store_true',
-        help='only check that it runs, on one image of 32 and 64 pixels; the numbers mean nothing',
+        help='only check that it runs, on images of 32 and 64 pixels; the numbers mean nothing',
     )
     args = parser.parse_args(argv)
     for name in ('rounds', 'threads'):

@@ -30,7 +30,7 @@ def main() -> None:
     write_state_dict(state, args.dst, args.force)
     print(f'{args.dst}: {len(state)} tensors')
     if left_out:
-        print(f'A segmentor: its backbone alone, without {len(left_out)} other tensors.')
+        print(f'Segmentor: the backbone alone, without {len(left_out)} other tensors.')
 
 
 if __name__ == '__main__':
