@@ -72,14 +72,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def prepare_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Module:
-    """Build the model in eval mode.
+    """The model in eval mode.
 
     Raises:
-        FileNotFoundError: if the checkpoint does not exist.
-        ValueError: if the config has no model, or the checkpoint belongs to another model.
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if the config has no model, or the checkpoint is of another one.
     """
     if 'model' not in cfg:
-        raise ValueError(f'{cfg.filename} has no model: give a complete config')
+        raise ValueError(f'{cfg.filename} has no model: give a complete config, no part of one')
     model = build_model(cfg)
     if checkpoint is not None:
         model.load_state_dict(check_fit(model, read_state_dict(checkpoint), checkpoint).state)
