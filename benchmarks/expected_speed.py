@@ -23,8 +23,8 @@ Assumptions:
 
 1. The units of a multiprocessor work one after another.
 2. The kernels have the efficiency of FlashAttention-2 under assumption 1. It follows from the
-   published figures for head width 64 on an H100, in TFLOP/s at N = 512, 1k, 2k and 4k: forward 282,
-   306, 318, 321; forward and backward 215, 254, 274, 288. N = 197 takes that of 512.
+   published figures for head width 64 on an H100, in TFLOP/s at N = 512, 1k, 2k and 4k: forward
+   282, 306, 318, 321; forward and backward 215, 254, 274, 288. N = 197 takes that of 512.
 3. Padding costs as much as work: queries are padded to blocks, keys to tiles.
 4. A B200 has the efficiency of an H100.
 """
