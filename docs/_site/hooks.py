@@ -1,7 +1,7 @@
 """Hooks of mkdocs: pages that are made of other files, and a check of docstrings.
 
-- The front page is README.md; CONTRIBUTING.md and CHANGELOG.md are pages too. Links between them and
-  the pages of docs/ are rewritten. Links to other files of the repository need REPOSITORY_URL.
+- The front page is README.md; CONTRIBUTING.md and CHANGELOG.md are pages too. Links between them
+  and the pages of docs/ are rewritten. Links to other files of the repository need REPOSITORY_URL.
 - ``api/*.md``: one page for each package of locat_mm, with all that its ``__all__`` lists.
 """
 
