@@ -17,7 +17,7 @@ from golden import Golden
 from locat_mm.config import check_keys, load_config, walk
 from locat_mm.datasets import CheckAnnotations
 from locat_mm.distribution import check_openmmlab
-from locat_mm.engine import SegmentorOptimWrapperConstructor, build_runner
+from locat_mm.engine import LayerDecayOptimWrapperConstructor, build_runner
 from locat_mm.engine.launch import _check_flexible, _use_gloo
 
 
@@ -86,7 +86,7 @@ def test_a_misspelt_key_is_named(key, demo):
 def test_a_misspelt_paramwise_key_is_named():
     cfg = dict(optimizer=dict(type='SGD', lr=0.1))
     with pytest.raises(ValueError, match='knows no flat_decay_mul in paramwise_cfg'):
-        SegmentorOptimWrapperConstructor(cfg, dict(flat_decay_mul=0.0))
+        LayerDecayOptimWrapperConstructor(cfg, dict(flat_decay_mul=0.0))
 
 
 def test_a_misspelt_argument_is_named(demo, tmp_path, monkeypatch):
