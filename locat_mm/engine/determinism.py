@@ -50,14 +50,11 @@ class LenientEvaluationHook(Hook):
     otherwise the backward pass of torch's memory-efficient attention is not deterministic.
     """
 
-    def before_val(self, runner: Runner) -> None:
+    def _before(self, runner: Runner) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-    def after_val(self, runner: Runner) -> None:
+    def _after(self, runner: Runner) -> None:
         torch.use_deterministic_algorithms(True)
 
-    def before_test(self, runner: Runner) -> None:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-    def after_test(self, runner: Runner) -> None:
-        torch.use_deterministic_algorithms(True)
+    before_val = before_test = _before
+    after_val = after_test = _after
