@@ -1,8 +1,8 @@
-"""Configs: read, walked through, and found by the name of an installed package."""
+"""Read a config, walk through it, or find one in an installed package."""
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,16 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-__all__ = ['config_path', 'load_config', 'walk']
+from .helpers import doing
+
+__all__ = ['check_keys', 'config_path', 'load_config', 'walk']
 
 
+@doing('reading the config')
 def load_config(path: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
     """Read a config and apply the command line's overrides.
 
-    Loaders of mmpretrain's models get ``default_collate``, as from mmpretrain's own tools.
+    Data loaders of mmpretrain's configs get ``default_collate``, as in mmpretrain's own tools.
 
     Args:
         path: the config file.
@@ -37,19 +40,28 @@ def load_config(path: str, overrides: dict | None = None, work_dir: str | None =
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    known = frozenset(inspect.signature(Runner.__init__).parameters)
-    for key in cfg:
+    check_keys(cfg, path)
+    if cfg.get('default_scope') == 'mmpretrain':
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(name):
+                cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+    return cfg
+
+
+def check_keys(keys: Iterable[str], path: str) -> None:
+    """Find top-level keys of a config that look like misspelt arguments of mmengine's Runner.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    known = inspect.signature(Runner.__init__).parameters
+    for key in keys:
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
         if close and key not in known:
             raise ValueError(
                 f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
                 'A variable of your own needs a less similar name.'
             )
-    if cfg.get('default_scope') == 'mmpretrain':
-        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            if cfg.get(name):
-                cfg[name].setdefault('collate_fn', dict(type='default_collate'))
-    return cfg
 
 
 def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:
@@ -73,18 +85,18 @@ def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:
 def config_path(name: str) -> str:
     """The file of an installed config, to inherit from or to train.
 
-    In a config that a tool of any package reads, with no import before::
+    For a config that another package's tool reads, without an import before::
 
         _base_ = __import__('locat_mm').config_path('locat/locatvit_tiny_ade20k.py')
 
     Args:
-        name: path below our ``configs``, or ``PACKAGE::PATH`` for those of the package that is
-            imported as PACKAGE: ``'mmseg::_base_/datasets/ade20k.py'``.
+        name: path below this package's ``configs``, or ``PACKAGE::PATH`` for another package with
+            the import name PACKAGE: ``'mmseg::_base_/datasets/ade20k.py'``.
 
     Raises:
-        FileNotFoundError: if there is no such config, or the package brings none.
+        FileNotFoundError: if there is no such config, or the package has none.
         ModuleNotFoundError: if the package is not installed.
-        ValueError: if the path leads out of the configs.
+        ValueError: if the path is outside of the configs.
     """
     package, _, path = name.rpartition('::')
     folder = _configs_of(package or 'locat_mm')
@@ -99,10 +111,10 @@ def config_path(name: str) -> str:
 
 
 def _drop_own_scope(cfg: Config) -> None:
-    """Undo, in place, what mmengine does to the settings of a ``locat_mm::`` base.
+    """Remove, in place, the scope that mmengine adds to the settings of a ``locat_mm::`` base.
 
-    It marks them to be looked up in the registries of locat_mm, which cannot see the types of
-    mmseg and mmpretrain.
+    With it, mmengine would search types only in the registries of locat_mm, which do not have
+    the types of mmseg and mmpretrain.
     """
     for _, part in walk(cfg):
         if part.get('_scope_') == 'locat_mm':

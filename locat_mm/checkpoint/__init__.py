@@ -1,23 +1,22 @@
-"""Weights in and out: timm's, the authors' and our own, without executing a pickle.
+"""Reading, checking, loading, finding and writing checkpoints, without executing a pickle.
 
-Loading is strict. What does not fit is listed in the error, because a backbone that silently
-keeps its random weights looks like a bad method. Importing teaches mmengine's
-``CheckpointLoader`` the sources of :func:`read_state_dict`, and torch's weights-only unpickler
-the plain data in mmengine's checkpoints.
+Loading is strict: the error lists every key that does not fit. Otherwise a backbone could keep its
+random weights without a message, and its results would look like those of a bad method.
 """
 
-from .finding import find_resumable
+from .finding import find_resumable, whole_checkpoints
 from .fitting import Fit, check_fit
 from .loading import init_from_pretrained, load_official, pretrained_of, watch_pretrained
-from .names import to_official, to_openmmlab
+from .names import strip_prefix, to_official, to_openmmlab
 from .reading import allow_plain_data, read_content, unwrap
 from .resuming import check_average, check_resumable, check_training_state
-from .sources import read_state_dict, trust_checkpoints
+from .sources import ReadAhead, read_state_dict, trust_checkpoints
 from .writing import AtomicBackend, check_target, write_beside, write_state_dict
 
 __all__ = [
     'AtomicBackend',
     'Fit',
+    'ReadAhead',
     'allow_plain_data',
     'check_average',
     'check_fit',
@@ -30,11 +29,13 @@ __all__ = [
     'pretrained_of',
     'read_content',
     'read_state_dict',
+    'strip_prefix',
     'to_official',
     'to_openmmlab',
     'trust_checkpoints',
     'unwrap',
     'watch_pretrained',
+    'whole_checkpoints',
     'write_beside',
     'write_state_dict',
 ]

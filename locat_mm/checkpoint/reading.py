@@ -1,9 +1,8 @@
-"""Files of weights, read without executing a pickle."""
+"""Read files of weights without executing a pickle."""
 
 import argparse
 import logging
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +15,21 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
-__all__ = ['StateDict', 'allow_plain_data', 'read_content', 'read_file', 'unwrap']
+__all__ = [
+    'StateDict',
+    'allow_plain_data',
+    'find_zip_damage',
+    'read_content',
+    'read_file',
+    'unwrap',
+]
 
 StateDict = Mapping[str, Tensor]
 
 _WRAPPERS = ('state_dict', 'model')
-#: Errors with a text that says what is wrong with a file.
+#: Errors whose text states what is wrong with a file.
 _TELLING = (
     *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile),
     *(OSError, RuntimeError, ValueError),
@@ -46,7 +53,7 @@ def read_file(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """All that is in a local file: of a checkpoint also optimizer, schedule and log.
+    """Read everything in a local file, also a checkpoint's optimizer, schedule and log.
 
     Args:
         path: ``.safetensors``, or a file of ``torch.save``.
@@ -64,13 +71,16 @@ def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        _check_sums(path)
-        return _load_plain_data(path, map_location)
-    except Exception as error:  # whatever damaged bytes lead to
+        damage = find_zip_damage(path) if zipfile.is_zipfile(path) else None
+        if damage is not None:
+            raise ValueError(damage)
+        allow_plain_data()
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # damaged bytes can cause any error
         if not is_trusting or not isinstance(error, pickle.UnpicklingError):
             raise ValueError(
                 f'{path} cannot be read as weights alone, and nothing else is executed: '
-                f'{_reason(error)}'
+                f'{_reason(path, error)}'
             ) from error
         print_log(
             f'--trust-checkpoint: {path} IS EXECUTED, as it cannot be read otherwise',
@@ -84,15 +94,15 @@ def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
 
 
 def unwrap(content: Any, source: str) -> dict[str, Tensor]:
-    """The state dict of a checkpoint's content.
+    """Find the state dict in a checkpoint's content.
 
     Args:
-        content: a state dict, possibly under ``state_dict`` or ``model``, as mmengine and timm
-            write it.
+        content: a state dict, possibly under the key ``state_dict`` or ``model``, as mmengine
+            and timm write it.
         source: what to call it in the message.
 
     Returns:
-        name -> tensor, without a ``module.`` in front.
+        name -> tensor, without a leading ``module.``.
 
     Raises:
         ValueError: if it holds no state dict.
@@ -108,49 +118,52 @@ def unwrap(content: Any, source: str) -> dict[str, Tensor]:
     return {key.removeprefix('module.'): value for key, value in content.items()}
 
 
-def _load_plain_data(path: Path, map_location: Any) -> Any:
-    """torch's weights-only unpickler with a few plain classes more."""
-    allow_plain_data()
-    return torch.load(path, map_location=map_location, weights_only=True)
+def find_zip_damage(path: str | Path) -> str | None:
+    """Why a file of ``torch.save`` is not whole, or None: compares checksums, as torch does not.
+
+    Args:
+        path: the file; torch's older format, which is no zip archive, counts as damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch can be told to write no checksums.
+            has_sums = any(part.CRC for part in archive.infolist())
+            broken = archive.testzip() if has_sums else None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        return f'it is truncated or no checkpoint ({error})'
+    return None if broken is None else f'its part {broken} is damaged'
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the file's parts with their checksums, which torch leaves out."""
-    if not zipfile.is_zipfile(path):
-        return  # torch's older format has none
-    with zipfile.ZipFile(path) as archive:
-        has_sums = any(part.CRC for part in archive.infolist())  # torch can be told to write none
-        broken = archive.testzip() if has_sums else None
-    if broken is not None:
-        raise ValueError(f'its part {broken} is damaged')
-
-
-def _reason(error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, without torch's advice to load it unsafely."""
-    asked = re.search(r'GLOBAL (\S+)', str(error))
-    if asked is not None:
-        return (
-            f'it asks for {asked[1]}, which is no plain data. Only if you trust who made the file, '
-            'load it by executing it: --trust-checkpoint'
-        )
+    unknown = f'it is truncated or no checkpoint ({type(error).__name__})'
     if not isinstance(error, _TELLING):
-        return f'it is truncated or no checkpoint ({type(error).__name__})'
+        return unknown
     lines = str(error).rpartition('WeightsUnpickler error: ')[2].splitlines()
-    told = [line for line in lines if line and 'weights_only' not in line]
-    return told[0] if told else f'it is truncated or no checkpoint ({type(error).__name__})'
+    told = next((line for line in lines if line and 'weights_only' not in line), unknown)
+    if 'GLOBAL ' not in told:
+        return told
+    try:
+        told = f'it asks for {", ".join(sorted(get_unsafe_globals_in_checkpoint(path)))}'
+    except (ValueError, pickle.UnpicklingError):  # torch's older format; torch's text has a name
+        told = told.rstrip('.')
+    return (
+        f'{told}, which is no plain data. Only if you trust who made the file, load it by '
+        'executing it: --trust-checkpoint'
+    )
 
 
 def allow_plain_data() -> None:
-    """Let torch's weights-only unpickler read what mmengine and timm put beside weights.
+    """Let torch's weights-only unpickler read the plain data that mmengine and timm add to weights.
 
-    Also for mmengine's own reading: of its own checkpoints, 0.10.7 can read none with a torch
-    that reads weights alone by default, and its successors fall back to running the pickle.
+    This also serves mmengine's own reading. mmengine 0.10.7 cannot read its checkpoints with
+    ``weights_only``, torch's default, and later versions fall back to executing the pickle.
     """
     torch.serialization.add_safe_globals(_safe_globals())
 
 
 def _safe_globals() -> list:
-    """Plain data beside the weights: timm's arguments, mmengine's log history and schedule."""
+    """timm's arguments, mmengine's log history and schedule, and numpy's arrays."""
     return [
         argparse.Namespace,
         HistoryBuffer,
@@ -164,15 +177,15 @@ def _safe_globals() -> list:
 
 
 def _numpy_globals() -> list:
-    """What numpy pickles arrays and scalars by, under its names before and since numpy 2."""
-    # An array says by itself what makes it again, wherever this numpy keeps that.
+    """The functions in pickles of numpy's arrays and scalars, by their names in numpy 1 and 2."""
+    # Taken from arrays, because their module depends on numpy's version.
     makers: list[Any] = [x.__reduce__()[0] for x in (np.zeros(1), np.float64(0))]
     modules = 'numpy.core.multiarray', 'numpy._core.multiarray'
     return [(maker, f'{module}.{maker.__name__}') for maker in makers for module in modules]
 
 
 def _fetch_method(owner: Any, name: str) -> Any:
-    """All that pickle's ``getattr`` may fetch: the methods that mmengine keeps by name."""
+    """A replacement for ``getattr`` in pickles that returns only mmengine's own methods."""
     allowed = {
         HistoryBuffer: ('current', 'max', 'mean', 'min'),
         OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),

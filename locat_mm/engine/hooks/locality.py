@@ -1,4 +1,4 @@
-"""How local a vision transformer is while it learns."""
+"""Log during training how local the attention of a vision transformer is."""
 
 from collections import defaultdict
 from collections.abc import Callable
@@ -19,29 +19,30 @@ __all__ = ['LocalityHook']
 
 @register(HOOKS)
 class LocalityHook(Hook):
-    """Logs, layer by layer, what GAug learns and how far patches drift toward [CLS].
+    """Logs for each layer GAug's Gaussians and how similar the patches are to [CLS].
 
     Scalars of mmengine's visualizer, for every attention layer, counted from 0:
 
     - ``locality/layer03/sigma2``: mean variance of the Gaussians, Σ of the paper (arXiv
       2603.04892), in squared patches, over patches, heads and both axes;
-    - ``locality/layer03/alpha``: their mean strength, in logits;
-    - ``locality/layer03/similarity``: mean cosine similarity of the patches to [CLS] behind the
+    - ``locality/layer03/alpha``: their mean amplitude, in logits;
+    - ``locality/layer03/similarity``: mean cosine similarity of the patches to [CLS] after the
       layer's block, see :func:`locat_mm.analysis.cls_similarity`.
 
-    A plain model has no Gaussians, and one without class token no similarity. The log gets the
-    same in a line. The values are those of the training forward of one iteration on the main
-    process (with several forwards, as in multi-crop training, their mean). In other iterations
-    nothing is hooked, so these cost nothing; a logged one waits for the device once.
+    Models without GAug log no Gaussians, and models without a class token no similarity. The log
+    file gets the same values in one line. The values come from the training forward of one
+    iteration on the main process (the mean, if there are several forwards, as in multi-crop
+    training). Other iterations have no hooks and no extra cost; a logged one waits for the device
+    once.
 
     In a config: ``custom_hooks=[dict(type='locat_mm.LocalityHook', interval=100)]``. Not for
     compiled models.
 
     Args:
-        interval: iterations between two.
+        interval: iterations between two logged ones.
 
     Raises:
-        ValueError: if ``interval`` is below 1, or the model has nothing that could be logged.
+        ValueError: if ``interval`` is below 1, or the model has nothing to log.
     """
 
     def __init__(self, interval: int = 100) -> None:
@@ -63,24 +64,24 @@ class LocalityHook(Hook):
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Listen, if it is time."""
+        """Register the hooks in iterations to log."""
         if not self.every_n_train_iters(runner, self.interval) or not is_main_process():
             return
         self._seen = defaultdict(list)
         for number, layer in enumerate(self._layers):
-            self._listen(f'locality/layer{number:02d}', layer)
+            self._register(f'locality/layer{number:02d}', layer)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Log what was heard."""
+        """Log the values and remove the hooks."""
         if not self._handles:
             return
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
         means = torch.stack([torch.stack(values).mean() for values in self._seen.values()])
-        scalars = dict(zip(self._seen, means.tolist(), strict=True))  # the one wait
+        scalars = dict(zip(self._seen, means.tolist(), strict=True))  # the only wait for the device
         self._seen = {}
         runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
         groups = defaultdict(list)
@@ -89,7 +90,7 @@ class LocalityHook(Hook):
         text = '; '.join(f'{name} {" ".join(values)}' for name, values in groups.items())
         runner.logger.info(f'locality of the layers at iteration {runner.iter + 1}: {text}')
 
-    def _listen(self, prefix: str, layer: AttentionLayer) -> None:
+    def _register(self, prefix: str, layer: AttentionLayer) -> None:
         if layer.has_gaug:
             hook = self._keep_gaussians(prefix)
             self._handles.append(layer.attn.gaug.register_forward_hook(hook))
