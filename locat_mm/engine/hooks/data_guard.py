@@ -12,8 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import BaseLoop, Runner
 
-from ...datasets.guarded import GuardedPipeline, SkipLog, leaves
-from ...datasets.listing import missing_files
+from ...datasets import GuardedPipeline, SkipLog, leaves, missing_files
 from ...helpers import listed
 from ...registry import HOOKS, register
 
