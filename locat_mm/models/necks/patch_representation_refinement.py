@@ -79,26 +79,20 @@ class PatchRepresentationRefinement(BaseModule):
         return tuple(self.norm(self._refine(x)) for x in feats)
 
     def _refine(self, x: Tensor) -> Tensor:
-        if x.ndim == 4:
-            return self._refine_map(x)
-        if x.ndim != 3:
+        if x.ndim not in (3, 4):
             raise ValueError(
                 f'tokens [B, N, C] or a map [B, C, H, W] expected, got {tuple(x.shape)}; '
                 "the backbone needs out_type='raw' or 'featmap'"
             )
-        if self.pool == 'cls_token':
-            return refine_patches(x, self.num_heads, 1)[:, 0]
-        if self.pool == 'prefix':
-            return refine_patches(x, self.num_heads, self.num_prefix_tokens).flatten(1)
-        x = refine_patches(x, self.num_heads)
-        if self.pool == 'avg':
-            return x[:, self.num_prefix_tokens :].mean(dim=1)
-        return x
-
-    def _refine_map(self, x: Tensor) -> Tensor:
-        if self.pool in ('cls_token', 'prefix'):
+        is_map = x.ndim == 4
+        if is_map and self.pool in ('cls_token', 'prefix'):
             raise ValueError(f'pool={self.pool!r} reads tokens that a map {tuple(x.shape)} lacks')
-        tokens = refine_patches(x.flatten(2).transpose(1, 2), self.num_heads)  # [B, H·W, C]
+        tokens = x.flatten(2).transpose(1, 2) if is_map else x  # [B, N, C]
+        if self.pool == 'cls_token':
+            return refine_patches(tokens, self.num_heads, 1)[:, 0]
+        if self.pool == 'prefix':
+            return refine_patches(tokens, self.num_heads, self.num_prefix_tokens).flatten(1)
+        tokens = refine_patches(tokens, self.num_heads)
         if self.pool == 'avg':
-            return tokens.mean(dim=1)
-        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:])
+            return tokens[:, 0 if is_map else self.num_prefix_tokens :].mean(dim=1)
+        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:]) if is_map else tokens
