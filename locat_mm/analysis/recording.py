@@ -157,7 +157,7 @@ class Recorder:
         backbone = find_backbone(model)
         self._captures = [_Capture(layer) for layer in find_layers(backbone)]
         _, self.patch_embed = find_patch_embed(backbone)
-        self._num_class_tokens, self._num_prefix_tokens = class_tokens(backbone)
+        self.num_class_tokens, self.num_prefix_tokens = class_tokens(backbone)
         necks = [m for m in model.modules() if isinstance(m, PatchRepresentationRefinement)]
         self.neck = necks[-1] if necks else None
         self.grid_size: tuple[int, int] | None = None
@@ -179,7 +179,7 @@ class Recorder:
             if layer.is_windowed:
                 hook = capture.keep_window_grid
                 handles.append(layer.parent.register_forward_pre_hook(hook, with_kwargs=True))
-            if layer.block is not None and self._num_class_tokens:
+            if layer.block is not None and self.num_class_tokens:
                 handles.append(layer.block.register_forward_hook(capture.keep_tokens))
             handles.append(attn.register_forward_pre_hook(self._enter_layer(capture)))
             handles.append(attn.register_forward_hook(self._leave_layer))
@@ -239,7 +239,7 @@ class Recorder:
             record.alpha = _to_map(alpha, where, grid_size)
         if capture.tokens is not None:
             similarity = cls_similarity(
-                capture.tokens[0], self._num_prefix_tokens, self._num_class_tokens
+                capture.tokens[0], self.num_prefix_tokens, self.num_class_tokens
             )
             record.similarity = similarity.unflatten(0, grid_size).cpu()
         return record
