@@ -1,4 +1,4 @@
-"""What is wrong with a sample's files, in words."""
+"""Finds damaged image and mask files and describes the damage."""
 
 import errno
 import io
@@ -11,19 +11,19 @@ from PIL import Image
 
 __all__ = ['BadSampleError', 'check_end', 'find_damage']
 
-#: Formats of which both decoders know every kind that OpenMMLab reads.
+#: Formats that both decoders fully support.
 _STRICT = ('.jpg', '.jpeg', '.png')
 _IMAGES = (*_STRICT, '.bmp', '.gif', '.pgm', '.ppm', '.tif', '.tiff', '.webp')
-#: Errors of a file; others, such as too many open files, are errors of the machine.
-_OF_FILE = {errno.EACCES, errno.EIO, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM}
+#: Errors of the file. Other errors, such as too many open files, are not the file's.
+_FILE_ERRORS = {errno.EACCES, errno.EIO, errno.EISDIR, errno.ENOENT, errno.ENOTDIR, errno.EPERM}
 
 
 class BadSampleError(ValueError):
-    """A sample that cannot be used; the message begins with its file's name.
+    """A sample that cannot be used.
 
     Args:
-        message: names the file.
-        kind: what is wrong, for reports that are sorted by it.
+        message: begins with the file's name.
+        kind: of the problem; reports group by it.
     """
 
     def __init__(self, message: str, kind: str = 'damaged') -> None:
@@ -32,22 +32,22 @@ class BadSampleError(ValueError):
 
 
 def find_damage(path: str, backend_args: dict | None = None) -> str | None:
-    """Read and decode an image or a mask, with OpenCV and with Pillow.
+    """Read an image or a mask, and decode it with OpenCV and with Pillow.
 
     Args:
-        path: the file; of an unknown suffix it only has to be there.
+        path: the file. Files without an image suffix are only read.
         backend_args: of mmengine's file backend.
 
     Returns:
-        what is wrong with it, to stand behind its name, or None.
+        the problem, as text that follows the file's name; None for a good file.
 
     Raises:
-        OSError: if it cannot be read for a reason that is not the file's.
+        OSError: if it cannot be read for a reason outside of the file.
     """
     try:
         content = get(path, backend_args=backend_args)
     except OSError as error:
-        if error.errno not in _OF_FILE:
+        if error.errno not in _FILE_ERRORS:
             raise
         return f'cannot be read: {error.strerror}'
     if not content:
@@ -64,18 +64,18 @@ def find_damage(path: str, backend_args: dict | None = None) -> str | None:
 
 
 def check_end(path: str) -> None:
-    """Stop at a JPEG that ends too early, which decoders turn to grey.
+    """Raise an error for a JPEG without its end, whose missing part decoders fill with grey.
 
-    OpenCV does so with a tail of zeros, as a crash leaves them, and before 4.11 with any tail
-    that is missing. Reads the last two bytes, and more only if they are not those of an end.
-    Other formats have checksums or lengths that decoders heed.
+    OpenCV does so for a tail of zeros, as a crash can leave, and before 4.11 for every missing
+    tail. In most cases only the last two bytes are read. Other formats have checksums or lengths
+    that decoders check.
 
     Args:
-        path: a file on a file system of this machine.
+        path: a local file.
 
     Raises:
-        BadSampleError: if its end is not there.
-        OSError: if it cannot be read.
+        BadSampleError: if the end is missing.
+        OSError: if the file cannot be read.
     """
     if not path.lower().endswith(('.jpg', '.jpeg')):
         return
@@ -93,10 +93,10 @@ _CUT = 'is truncated: a JPEG whose end is missing'
 
 
 def _is_cut(content: bytes) -> bool:
-    """Whether a JPEG has no end behind its pixels; what follows the end does not matter."""
+    """Whether a JPEG has no end marker behind its pixels. Bytes after the marker do not matter."""
     if not content.startswith(b'\xff\xd8'):
         return False
-    at = 2  # header segments: a thumbnail in one of them has an end of its own
+    at = 2  # skip the header segments, because a thumbnail in one of them has an end marker too
     while content[at : at + 1] == b'\xff' and content[at : at + 2] != b'\xff\xda':
         at += 2 + int.from_bytes(content[at + 2 : at + 4], 'big')
     return content.rfind(b'\xff\xd9') < at
@@ -106,7 +106,7 @@ def _pillow(content: bytes) -> str | None:
     try:
         with Image.open(io.BytesIO(content)) as image:
             image.load()
-    except Exception as error:  # damage can make a decoder raise anything; none of it is lost
+    except Exception as error:  # damage can cause any exception; its message is returned
         return str(error).partition('<_io')[0].strip() or type(error).__name__
     return None
 

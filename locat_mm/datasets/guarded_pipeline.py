@@ -1,4 +1,4 @@
-"""A data set's pipeline that names the file at which it fails, or passes over it."""
+"""A pipeline that names the broken file of a sample, or skips the sample."""
 
 import os
 from collections.abc import Iterable
@@ -10,38 +10,39 @@ import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine.dataset import BaseDataset
 
-from .damage import BadSampleError, check_end, find_damage
+from .file_damage import BadSampleError, check_end, find_damage
 from .transforms import CheckAnnotations
 
-__all__ = ['GuardedPipeline', 'SkipLog', 'has_backend']
+__all__ = ['PATHS', 'GuardedPipeline', 'SkipLog', 'has_backend']
 
-#: Keys of a sample that hold a file's path.
+#: Keys of a sample that hold the path of a file.
 PATHS = ('img_path', 'img_path2', 'seg_map_path', 'depth_map_path')
 
 
 @dataclass
 class SkipLog:
-    """The samples that were passed over, in a file that all workers of a process append to.
+    """A file with the skipped samples. All workers of a process append to it.
 
     Args:
-        path: the file; a line is a sample's file, a tab and what is wrong.
-        max_skipped: samples after which it is an error.
+        path: of the file. A line is a sample's file, a tab and the problem.
+        max_skipped: largest number of samples.
     """
 
     path: str
     max_skipped: int
 
     def read(self) -> dict[str, str]:
-        """File -> what is wrong with it."""
+        """File -> problem."""
         if not os.path.exists(self.path):
             return {}
         lines = Path(self.path).read_text().splitlines()
         return {name: problem for name, _, problem in (line.partition('\t') for line in lines)}
 
     def add(self, name: str, problem: str) -> None:
-        """
+        """Add a sample; a known one is not added again.
+
         Raises:
-            BadSampleError: if it is one too many.
+            BadSampleError: if there are ``max_skipped`` samples already.
         """
         known = self.read()
         if name in known:
@@ -51,26 +52,25 @@ class SkipLog:
                 f'{problem}. More than max_skipped={self.max_skipped} samples are broken; '
                 f'{self.path} has the others'
             )
-        with open(self.path, 'a') as file:  # short lines that are appended do not mix
+        with open(self.path, 'a') as file:  # appended short lines do not mix
             file.write(f'{name}\t{" ".join(problem.split())}\n')
 
 
 class GuardedPipeline:
-    """Calls a pipeline, and turns its failures into errors that name the sample's files.
+    """Calls a data set's pipeline and names the files of a sample if it fails.
 
-    Only after a failure the files are examined. If one of them is broken, or an annotation does
-    not fit (:class:`CheckAnnotations`, which is added where annotations are loaded without it),
-    that is a :class:`BadSampleError` or, with a log to put it in, the sample is passed over.
-    All else, such as a mistake in a transform, is always an error.
+    After a failure, it examines the files of the sample. A broken file or a wrong annotation
+    raises a :class:`BadSampleError`, or with ``skipped`` the sample is skipped. Any other failure,
+    such as a mistake in a transform, is always an error. :class:`CheckAnnotations` is added to the
+    pipeline if it is missing.
 
     Args:
-        dataset: whose pipeline it is.
-        skipped: where to note what is passed over; None to raise.
-        hint: what to do, for the end of the message.
+        dataset: the data set of the pipeline.
+        skipped: log of the skipped samples; None: raise.
+        hint: advice for the end of the error message.
 
     Raises:
-        ValueError: if samples are to be passed over in a data set that does not take another
-            one in their place.
+        ValueError: if ``skipped`` is given and the data set does not replace skipped samples.
     """
 
     def __init__(self, dataset: Any, skipped: SkipLog | None = None, hint: str = '') -> None:
@@ -96,7 +96,7 @@ class GuardedPipeline:
         """
         Raises:
             BadSampleError: if a file or an annotation is broken.
-            RuntimeError: if the pipeline fails on files that are whole.
+            RuntimeError: if the pipeline fails on good files.
         """
         paths = [data[key] for key in PATHS if isinstance(data.get(key), str)]
         try:
@@ -105,7 +105,7 @@ class GuardedPipeline:
                     if '://' not in path:
                         check_end(path)
             return self.inner(data)
-        except Exception as error:  # sorted out, and never lost
+        except Exception as error:  # every one is explained or raised again
             problem = self._explain(error, paths)
             if problem is None:
                 if not paths:
@@ -123,7 +123,7 @@ class GuardedPipeline:
         if isinstance(error, BadSampleError):
             return error
         if not self.is_local and not self.backend_args:
-            return None  # a file client of mmengine's older kind: where files are is not known
+            return None  # the older file_client_args: find_damage cannot read such files
         for path in paths:
             damage = find_damage(path, self.backend_args)
             if damage is not None:
@@ -136,7 +136,7 @@ class GuardedPipeline:
 
 
 def has_backend(dataset: Any, transforms: Iterable | None) -> bool:
-    """Whether files are read through a backend of their own, and may not be on this machine.
+    """Whether files are read through a file backend, so that they may be remote.
 
     Args:
         dataset: a data set or its config.
@@ -151,7 +151,7 @@ def has_backend(dataset: Any, transforms: Iterable | None) -> bool:
 
 
 def _check_annotations(transforms: list, dataset: Any) -> None:
-    """Add the check of annotations behind the transform that loads them."""
+    """Add CheckAnnotations behind the transform that loads annotations."""
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     if not classes or any(isinstance(t, CheckAnnotations) for t in transforms):
         return
@@ -164,7 +164,7 @@ def _check_annotations(transforms: list, dataset: Any) -> None:
 
 
 def _has_classes(dataset: Any) -> bool:
-    """Whether labels are numbers of classes, and not those of several tasks."""
+    """Whether labels are class numbers. A multi-task data set has other labels."""
     label = dataset.get_data_info(0).get('gt_label') if isinstance(dataset, BaseDataset) else None
     first = label[0] if isinstance(label, (list, tuple)) and label else label
     return isinstance(first, (int, np.integer))

@@ -1,4 +1,4 @@
-"""Files that a data set lists and does not have, found before it is used."""
+"""Finds missing files and folders of a data set before it is used."""
 
 import inspect
 import os
@@ -9,22 +9,20 @@ from typing import Any
 from mmengine.fileio import list_dir_or_file
 from mmengine.registry import DATASETS
 
-from .guarded import PATHS, has_backend
+from .guarded_pipeline import PATHS, has_backend
 
 __all__ = ['check_sources', 'missing_files']
 
 
 def missing_files(dataset: Any) -> list[str]:
-    """Images and masks that a data set names and that are not there.
+    """Paths of missing images and masks of a data set, in its order.
 
-    Every folder is listed once, which network file systems do faster than asking for every file.
-    Images that were listed from a folder are there; remote files are not looked for.
+    Every folder is listed once, because a network file system is slow with a check per file.
+    Images are not checked if the data set has listed a folder to find them. Remote files are not
+    checked.
 
     Args:
-        dataset: one of mmengine's kind, no wrapper.
-
-    Returns:
-        their paths, in the data set's order.
+        dataset: a ``BaseDataset`` of mmengine, no wrapper.
     """
     first = dataset.get_data_info(0) if len(dataset) else {}
     was_listed = not getattr(dataset, 'ann_file', None) or os.path.isdir(dataset.ann_file)
@@ -50,16 +48,16 @@ def missing_files(dataset: Any) -> list[str]:
 
 
 def check_sources(loader: str, cfg: dict, scope: str) -> None:
-    """Find what would make a data set empty, before it is built and fails without a name.
+    """Check the sources of a data set before it is built, so that errors name the path.
 
     Args:
-        loader: whose data set it is, for the message.
-        cfg: of a data set.
-        scope: of its type.
+        loader: name of its data loader, for the message.
+        cfg: config of the data set.
+        scope: registry scope of its type.
 
     Raises:
-        FileNotFoundError: if its split or a folder is not there.
-        ValueError: if its split names nothing, or its folder has no file of the suffix.
+        FileNotFoundError: if its split or a folder does not exist.
+        ValueError: if its split is empty, or its folder has no file with the suffix.
     """
     root, split = str(cfg.get('data_root') or ''), cfg.get('ann_file')
     if '://' in root or has_backend(cfg, cfg.get('pipeline')):

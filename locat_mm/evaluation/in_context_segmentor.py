@@ -1,45 +1,43 @@
-"""In-context segmentation: the labels of the nearest patches, with no decoder to train.
+"""In-context segmentation: each patch gets the labels of its nearest patches; no training.
 
 Balažević et al., "Towards In-Context Scene Understanding" (2023), called Hummingbird.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import TestLoop
-from mmengine.runner.amp import autocast
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
-from ..helpers import innermost
-from ..registry import LOOPS, MODELS, register
-from .bank import build_bank_loader, check_storage, gather_rows, places, walk
+from ..registry import MODELS, register
+from .bank import check_storage, gather_rows
 from .features import patch_map
 from .nearest import nearest_neighbours, unit_rows
 
-__all__ = ['InContextSegmentor', 'InContextTestLoop', 'count_labels']
+__all__ = ['InContextSegmentor', 'count_labels']
 
 
 def count_labels(
     masks: Tensor, grid_size: tuple[int, int], num_classes: int, ignore_index: int = 255
 ) -> Tensor:
-    """Pixels of each class in each patch; those without a label do not count.
+    """Number of pixels of each class in each patch, without unlabelled pixels.
 
     Args:
         masks: classes ``[B, H, W]``.
-        grid_size: rows and columns of patches.
-        num_classes: classes; labels are 0..num_classes-1.
-        ignore_index: stands for no label.
+        grid_size: patches along (rows, columns).
+        num_classes: number of classes; labels are 0..num_classes-1.
+        ignore_index: mask value of unlabelled pixels.
 
     Returns:
         ``[B · rows · columns, num_classes]``, int16, patches row by row.
 
     Raises:
-        ValueError: if the patches do not divide the masks, are larger than int16 can count, or a
-            label is no class.
+        ValueError: if the grid does not divide the masks, a patch has too many pixels for int16, or
+            a label is no class.
     """
     rows, columns = grid_size
     height, width = masks.shape[1:]
@@ -65,35 +63,35 @@ def count_labels(
 
 @register(MODELS)
 class InContextSegmentor(BaseSegmentor):
-    """Segments by looking patches up in a bank of labelled ones; nothing is trained.
+    """Segments an image by the nearest patches in a bank of labelled patches, without training.
 
-    A patch gets the labels of its nearest patches in the bank by cosine similarity, weighted by
-    softmax(similarity / temperature); a patch of the bank has as label the share of each class in
-    its labelled pixels. The map of shares is resized (bilinear) to the image, then to the ground
-    truth, and the largest share is predicted: stock ``IoUMetric``, visualisers and test tools go
-    with it. :class:`InContextTestLoop` fills the bank; in Python, :meth:`start_bank`,
-    :meth:`memorize` for every batch, and :meth:`finish_bank` do.
+    The label of a patch in the bank is the share of each class in its labelled pixels. A patch of
+    an image gets the mean label of its nearest patches by cosine similarity, with the weights
+    softmax(similarity / temperature). This map of shares is resized (bilinear) to the image, then
+    to the ground truth. The prediction is the class with the largest share. mmseg's ``IoUMetric``,
+    visualisers and test tools work with it. :class:`InContextTestLoop` fills the bank. In Python,
+    call :meth:`start_bank`, :meth:`memorize` for every batch, and :meth:`finish_bank`.
 
-    The bank takes (4 D + 2 · num_classes) bytes per patch (2 D with ``dtype='float16'``), up to
-    twice that while it is gathered, on every device, and is no part of a checkpoint. All of
-    ADE20K at 224² with patches of 16 is 3.96 M patches: 7.3 GB at D = 384. A class that the
-    bank lacks is never predicted: its IoU is 0 where the ground truth has it, and otherwise nan,
-    which mmseg's mIoU leaves out.
+    Each device holds the whole bank: (4 D + 2 · num_classes) bytes per patch (2 D with
+    ``dtype='float16'``), and up to twice that during gathering. ADE20K at 224² with patches of 16
+    has 3.96 M patches: 7.3 GB at D = 384. A checkpoint does not contain the bank. A class that is
+    not in the bank is never predicted. Its IoU is 0 if the ground truth has it, and otherwise nan,
+    which mmseg's mIoU ignores.
 
     Args:
         backbone: config of a backbone whose last output is a map ``[B, D, H, W]``; freeze it.
-        num_classes: classes, at least 2.
-        num_neighbours: patches of the bank that a patch looks up.
+        num_classes: number of classes, at least 2.
+        num_neighbours: number of nearest patches of the bank.
         temperature: of the softmax over their similarities.
-        max_patches: keep at most that many patches in all; every image gives the same number, drawn
-            at random of those with a labelled pixel. None: all.
-        seed: of that drawing; the same patches are kept on any number of processes.
-        ignore_index: mask value that stands for no label.
-        dtype: ``'float32'`` or ``'float16'``, how the bank's features are kept.
+        max_patches: largest number of patches in the bank. Every image gives the same number,
+            drawn at random from its patches with a labelled pixel. None: all patches.
+        seed: of this drawing. The result does not depend on the number of processes.
+        ignore_index: mask value of unlabelled pixels.
+        dtype: ``'float32'`` or ``'float16'``, type of the stored features.
         data_preprocessor, init_cfg: mmseg's.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
     """
 
     align_corners = False
@@ -135,7 +133,7 @@ class InContextSegmentor(BaseSegmentor):
         """Begin a new bank.
 
         Args:
-            num_images: that will be memorized, on all processes together.
+            num_images: images of the bank, of all processes together.
 
         Raises:
             ValueError: if ``max_patches`` leaves no patch for an image.
@@ -149,17 +147,17 @@ class InContextSegmentor(BaseSegmentor):
                 )
 
     @torch.no_grad()
-    def memorize(self, inputs: Tensor, masks: Tensor, indices: list[int]) -> None:
-        """Store the patches of images; those without a labelled pixel are left out.
+    def memorize(self, inputs: Tensor, masks: Tensor, indices: Sequence[int]) -> None:
+        """Store the patches of images, except patches without a labelled pixel.
 
         Args:
             inputs: preprocessed images ``[B, 3, H, W]``.
             masks: their classes ``[B, H, W]``.
-            indices: of the images in their data set; they seed the drawing of patches.
+            indices: of the images in their data set; a part of the seed for the drawing of patches.
 
         Raises:
-            ValueError: if images and masks differ in size, the backbone gives no map or pads the
-                images, or as :func:`count_labels`.
+            ValueError: if images and masks differ in size, the backbone returns no map or pads
+                the images, or as :func:`count_labels`.
         """
         if inputs.shape[-2:] != masks.shape[-2:]:
             raise ValueError(
@@ -174,10 +172,10 @@ class InContextSegmentor(BaseSegmentor):
         self._parts.append((rows[kept].to(self.storage), counts[kept]))
 
     def finish_bank(self) -> None:
-        """Share what was memorized among all processes.
+        """Gather the patches of all processes.
 
         Raises:
-            ValueError: if no patch has a label, or fewer have than neighbours are asked for.
+            ValueError: if fewer patches than ``num_neighbours`` have a label.
         """
         features, counts = (
             gather_rows(torch.cat(parts)) for parts in zip(*self._parts, strict=True)
@@ -198,7 +196,7 @@ class InContextSegmentor(BaseSegmentor):
         )
 
     def extract_feat(self, inputs: Tensor) -> Any:
-        """What the backbone returns."""
+        """The backbone's outputs."""
         return self.backbone(inputs)
 
     def encode_decode(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
@@ -210,10 +208,10 @@ class InContextSegmentor(BaseSegmentor):
 
         Args:
             inputs: preprocessed images ``[B, 3, H, W]``.
-            data_samples: mmseg's; their ``ori_shape`` is the size of the prediction.
+            data_samples: mmseg's; ``ori_shape`` is the size of the prediction.
 
         Returns:
-            the samples, with ``pred_sem_seg`` and, as ``seg_logits``, the shares of the classes.
+            the samples with ``pred_sem_seg`` and with the shares of the classes as ``seg_logits``.
 
         Raises:
             ValueError: if the bank is empty, or the backbone pads the images.
@@ -248,7 +246,7 @@ class InContextSegmentor(BaseSegmentor):
 
     def _features(self, inputs: Tensor) -> Tensor:
         features = patch_map(self.backbone, self.extract_feat(inputs))
-        # Backbones pad on the right and at the bottom: the map would cover more than the image.
+        # If the backbone pads, the map covers more than the image.
         stride = next((m.stride for m in self.backbone.modules() if isinstance(m, nn.Conv2d)), ())
         for pixels, cells, step in zip(inputs.shape[2:], features.shape[2:], stride, strict=False):
             if pixels % (cells * step) or (pixels // (cells * step)).bit_count() != 1:
@@ -259,8 +257,8 @@ class InContextSegmentor(BaseSegmentor):
                 )
         return features
 
-    def _choose(self, labelled: Tensor, indices: list[int]) -> Tensor:
-        """Which patches of a batch to keep: mask ``[B · patches]`` from ``[B, patches]``."""
+    def _choose(self, labelled: Tensor, indices: Sequence[int]) -> Tensor:
+        """The patches of a batch to keep: a mask ``[B · patches]`` from ``[B, patches]``."""
         if self._quota is None:
             return labelled.flatten()
         kept = torch.zeros_like(labelled)
@@ -270,66 +268,3 @@ class InContextSegmentor(BaseSegmentor):
             count = min(self._quota, len(candidates))
             kept[row, drawing.choice(candidates, count, replace=False)] = True
         return kept.flatten()
-
-
-@register(LOOPS)
-class InContextTestLoop(TestLoop):
-    """mmengine's ``TestLoop`` that fills the bank of an :class:`InContextSegmentor` first.
-
-    Every process memorizes its part of the bank's images and gets the others' parts.
-
-    Args:
-        runner, dataloader, evaluator, fp16: mmengine's.
-        bank_dataloader: config of the bank: every image once and in order
-            (``sampler=dict(type='DefaultSampler', shuffle=False)``), images and masks resized
-            alike, so ``LoadAnnotations`` stands before ``Resize``.
-
-    Raises:
-        ValueError: if the bank's loader repeats or shuffles images.
-        TypeError: if the model is no :class:`InContextSegmentor`.
-    """
-
-    def __init__(
-        self, runner, dataloader, evaluator, bank_dataloader: dict, fp16: bool = False
-    ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
-        self.bank_loader = build_bank_loader(runner, bank_dataloader)
-        model = innermost(runner.model)
-        if not isinstance(model, InContextSegmentor):
-            raise TypeError(
-                f'InContextTestLoop tests an InContextSegmentor, got a {type(model).__name__}'
-            )
-        self.model = model
-
-    def run(self) -> dict:
-        """Fill the bank, test, and empty it; return the metrics."""
-        try:
-            return super().run()
-        finally:
-            self.model.forget()
-
-    @torch.no_grad()
-    def run_iter(self, idx: int, data_batch: Any) -> None:
-        """Segment one batch; before the first, fill the bank."""
-        if idx == 0:
-            self._fill()
-        super().run_iter(idx, data_batch)
-
-    def _fill(self) -> None:
-        size = len(self.bank_loader.dataset)  # type: ignore[arg-type]
-        self.model.start_bank(size)
-        for batch, first in walk(self.bank_loader, 'in-context bank'):
-            data: Any = self.model.data_preprocessor(batch, False)
-            masks = [sample.get('gt_sem_seg') for sample in data['data_samples']]
-            if any(mask is None for mask in masks):
-                raise ValueError('the pipeline of bank_dataloader needs LoadAnnotations')
-            shapes = {tuple(mask.data.shape) for mask in masks}
-            if len(shapes) > 1:
-                raise ValueError(f'masks of a batch of the bank differ in size: {sorted(shapes)}')
-            indices, count = places(first, len(masks), size)
-            images = data['inputs']
-            stacked = torch.cat([mask.data for mask in masks]).to(images.device)
-            stacked[count:] = self.model.ignore_index  # repetitions
-            with autocast(enabled=self.fp16):
-                self.model.memorize(images, stacked, indices)
-        self.model.finish_bank()
