@@ -1,10 +1,10 @@
-"""What LocAt's attention costs beside plain attention: time and peak memory, for each backend.
+"""Measure time and peak memory of LocAt's attention and of plain attention, for each backend.
 
-Two parts. op: plain scaled_dot_product_attention, Gaussian attention, and PRR. model: plain ViT
-and LocAtViT (GAug and PRR), as classifiers. Both forward, and forward with backward; a model's
-training step includes AdamW. Variants take turns within each round, so that a busy machine slows
-all of them; times and ratios are medians over rounds. Writes a table, all numbers as JSON, and a
-picture of the growth with the image.
+There are two parts. op: plain scaled_dot_product_attention, Gaussian attention, and PRR. model:
+plain ViT and LocAtViT (GAug and PRR), as classifiers. Both parts measure the forward pass, and
+forward with backward; a model's training step includes AdamW. The variants run in turn within each
+round, so other load on the machine affects all of them. Times and ratios are medians over rounds.
+The output is a table, all numbers as JSON, and a plot against the number of tokens.
 """
 
 import argparse
@@ -47,7 +47,7 @@ DTYPES = dict(bfloat16=torch.bfloat16, float16=torch.float16)
 
 
 def measure_memory(case: Case, threads: int) -> float:
-    """MiB; on the CPU in a process of its own."""
+    """Measure the peak memory in MiB; on the CPU in a separate process."""
     arguments = (PREPARE[case.part], (case,), case.device, threads, (case.small,))
     if case.device == 'cpu':
         return in_fresh_processes(peak_memory, [arguments], fork=True)[0]
@@ -55,7 +55,7 @@ def measure_memory(case: Case, threads: int) -> float:
 
 
 def measure_group(cases: list[Case], args: argparse.Namespace) -> list[dict]:
-    """Records of cases that differ in the variant alone; what is left out goes to args.left_out."""
+    """Measure cases that differ only in the variant; omitted cases are added to args.left_out."""
     memory = {}
     for case in cases:
         reason = reason_against(case)
@@ -86,7 +86,7 @@ def measure_group(cases: list[Case], args: argparse.Namespace) -> list[dict]:
 
 
 def groups(args: argparse.Namespace) -> list[list[Case]]:
-    """What takes turns: the variants of one part, arch, image size and mode."""
+    """Groups of cases that run in turn: the variants of one part, arch, image size and mode."""
     found = []
     for part in args.parts:
         variants = (PLAIN, *args.backends, *((PRR,) if part == 'op' else ()))
@@ -100,7 +100,7 @@ def groups(args: argparse.Namespace) -> list[list[Case]]:
 
 
 def header(args: argparse.Namespace) -> str:
-    """What the numbers were measured on, and how."""
+    """State command, device, versions and method of the measurement."""
     versions = dict(torch=torch.__version__, timm=timm.__version__)
     if args.device == 'cuda' and importlib.util.find_spec('triton') is not None:
         versions['triton'] = importlib.metadata.version('triton')
@@ -117,12 +117,12 @@ def header(args: argparse.Namespace) -> str:
         f'"/ plain": above 1, the variant takes more; "naive ... / it": above 1, naive takes more. '
         f'Training: forward, loss, backward, AdamW; of the operator forward and backward. '
         f'Memory: {MEMORY[args.device]}, weights and inputs included. '
-        f"Without a choice of one's own the backend is {choose_backend(q)!r} here.\n"
+        f'The default backend here is {choose_backend(q)!r}.\n'
     )
 
 
 def report(records: list[dict], args: argparse.Namespace) -> str:
-    """Write the table and every number; return the text."""
+    """Write the table and all numbers; return the text."""
     parts = [
         f'## {TITLES[part]}\n\n{table([r for r in records if r["part"] == part])}'
         for part in args.parts
@@ -157,7 +157,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--arch',
         nargs='+',
         choices=LocAtViT.ARCHS,
-        help='tiny by default, on a GPU base; of the op, its heads',
+        help='tiny by default, base on a GPU; op takes its number of heads',
     )
     parser.add_argument(
         '--sizes', nargs='+', type=int, help='pixels per side of the image; 224 512 1024 by default'
@@ -166,26 +166,28 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         '--batch-sizes',
         nargs='+',
         type=int,
-        help='images in a batch, one number for each size; by default 8 1 1, on a GPU 64 16 4',
+        help='images per batch, one number for each size; by default 8 1 1, on a GPU 64 16 4',
     )
     parser.add_argument(
         '--dtype',
         choices=DTYPES,
-        help='of the op on a GPU, bfloat16 by default; on the CPU float32',
+        help='dtype of op on a GPU, by default bfloat16; on the CPU it is float32',
     )
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='on the CPU')
+    parser.add_argument(
+        '--threads', type=int, default=torch.get_num_threads(), help='number, on the CPU'
+    )
     parser.add_argument(
         '--out',
         type=Path,
         default=Path('work_dirs/attention.md'),
         metavar='FILE.md',
-        help='the table; .json and .png go beside it',
+        help='file of the table; .json and .png are written to the same folder',
     )
     parser.add_argument(
         '--smoke',
         action='store_true',
-        help='check the wiring on images of 32 and 64 pixels, one at a time; numbers mean nothing',
+        help='only check that it runs, on images of 32 and 64 pixels; the numbers mean nothing',
     )
     args = parser.parse_args(argv)
     for name in ('rounds', 'threads'):
@@ -233,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
             flush=True,
         )
         records += measure_group(cases, args)
-        text = report(records, args)  # what is measured stays if the rest is interrupted
+        text = report(records, args)  # after each group, in case of an interruption
     picture = args.out.with_suffix('.png')
     print(f'\n{text}\nTable: {args.out}\nNumbers: {args.out.with_suffix(".json")}')
     drawn = [r for r in records if (r['part'], r['arch']) == (args.parts[0], args.arch[0])]

@@ -1,4 +1,4 @@
-"""One measurement of benchmarks/attention.py, and the reason why it is left out."""
+"""A case that benchmarks/attention.py measures, and the reasons to omit one."""
 
 from typing import NamedTuple
 
@@ -13,19 +13,19 @@ __all__ = ['MODES', 'PARTS', 'PATCH', 'PLAIN', 'PRR', 'Case', 'is_too_much', 're
 PARTS = ('op', 'model')
 MODES = ('forward', 'training')
 PATCH = 16
-#: The variants beside the backends.
+#: The variants that are not backends.
 PLAIN, PRR = 'plain', 'prr'
-#: Tensors [B, heads, N, N] in float32 that a backend holds at a time, at most: in the forward
-#: pass, in the backward pass, and per layer between the two (as measured, rounded up).
+#: The largest number of tensors [B, heads, N, N] in float32 that a backend holds at a time: in the
+#: forward pass, in the backward pass, and per layer between the two (measured, rounded up).
 _HELD = {'eager': (2, 5, 2), 'naive': (8, 17, 3)}
-#: What a variant may take of the free memory: others, with which it takes turns, need some.
+#: The share of the free memory that a variant may use. The other variants of its group need some.
 _SHARE = 0.8
 _WARM_UP = 'warm-up'
 _ARCHS = {**LocAtViT.ARCHS, _WARM_UP: dict(embed_dim=64, depth=1, num_heads=1)}
 
 
 class Case(NamedTuple):
-    """What is measured."""
+    """One measurement."""
 
     part: str  #: one of PARTS
     variant: str  #: PLAIN, PRR or a backend
@@ -64,12 +64,12 @@ class Case(NamedTuple):
 
     @property
     def small(self) -> 'Case':
-        """The same with few weights and tokens, to warm up: what it frees may be used again."""
+        """The same case with few weights and tokens, for the warm-up; its memory can be reused."""
         return self._replace(arch=_WARM_UP, size=2 * PATCH, batch_size=1)
 
 
 def reason_against(case: Case) -> str | None:
-    """Why the case cannot be measured here, or None."""
+    """The reason why the case cannot be measured on this machine, or None."""
     if case.variant not in BACKENDS:
         return None
     if case.variant == 'triton' and case.device == 'cpu':
@@ -81,7 +81,7 @@ def reason_against(case: Case) -> str | None:
     if case.device == 'cpu' and case.variant == 'naive' and case.part == 'model':
         if case.num_tokens > 2048:
             return 'on a CPU it takes minutes for an image of this size'
-    # A GPU says so itself if its memory runs out; of the CPU's that must not be tried.
+    # A GPU raises an error when its memory is full. On a CPU the process would be killed.
     if reason is not None or case.variant not in _HELD or case.device != 'cpu':
         return reason
     forward, backward, kept = _HELD[case.variant]
@@ -91,7 +91,7 @@ def reason_against(case: Case) -> str | None:
 
 
 def is_too_much(expected: float, case: Case) -> str | None:
-    """Why so many bytes cannot be had, or None."""
+    """The reason why this many bytes are not available, or None."""
     free = _SHARE * available_memory(case.device)
     if expected < free:
         return None

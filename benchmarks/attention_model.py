@@ -1,4 +1,4 @@
-"""The classifier: plain ViT, and LocAtViT (GAug and PRR) with each backend."""
+"""Part model of benchmarks/attention.py: plain ViT and LocAtViT (GAug, PRR) as classifiers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ _NUM_CLASSES = 1000
 
 
 class Classifier(nn.Module):
-    """Backbone, PRR for LocAt, a linear head on [CLS]: ``[B, 3, H, W]`` to ``[B, classes]``."""
+    """Backbone, PRR (LocAt only), linear head on [CLS]: ``[B, 3, H, W]`` to ``[B, classes]``."""
 
     def __init__(self, case: Case) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Classifier(nn.Module):
 
 
 def prepare(case: Case) -> Callable[[], Any]:
-    """The call to be timed: the logits of a batch, or one update of all weights."""
+    """Build the call that is timed: the forward pass of a batch, or one training step."""
     with torch.device(case.device):
         model = Classifier(case)
         images = torch.randn(case.batch_size, 3, case.size, case.size)

@@ -1,4 +1,4 @@
-"""The operator alone: plain attention, Gaussian attention of each backend, PRR."""
+"""Part op of benchmarks/attention.py: plain attention, each backend of Gaussian attention, PRR."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,7 +16,7 @@ __all__ = ['prepare']
 
 
 def prepare(case: Case) -> Callable[[], Any]:
-    """The call to be timed: the output, for training also the gradients of all inputs."""
+    """Build the call that is timed: the output and, for training, the gradients of all inputs."""
     attend, inputs, grad = _set_up(case)
     if case.mode == 'forward':
         return partial(_forward, attend, inputs)
@@ -35,20 +35,20 @@ def _forward_backward(attend: Callable[..., Tensor], inputs: list[Tensor], grad:
 
 
 def _set_up(case: Case) -> tuple[Callable[..., Tensor], list[Tensor], Tensor]:
-    """The function, its inputs and the gradient of its output, as they are in a ViT."""
+    """The function, its inputs and the gradient of its output, with the layout of a ViT."""
     settings: dict[str, Any] = dict(device=case.device, dtype=case.dtype)
     batch_size, heads, num_tokens = case.batch_size, case.num_heads, case.num_tokens
     if case.variant == PRR:
         x, grad = torch.randn(2, batch_size, num_tokens, case.embed_dim, **settings).unbind(0)
         return partial(refine_patches, num_heads=heads), [x], grad
-    # Tokens before heads in memory, which is how a ViT splits and merges its heads.
+    # In memory the axis of tokens is before that of heads, as in a ViT.
     shape = (batch_size, num_tokens, heads, case.head_dim)
     q, k, v, grad = (torch.randn(shape, **settings).transpose(1, 2) for _ in range(4))
     if case.variant == PLAIN:
         return _plain, [q, k, v], grad
     gaug = GaussianAugment(case.head_dim, case.grid_size)
     patches = (batch_size, heads, num_tokens - 1)
-    # Widths from one patch to the grid, strengths as GAug starts with.
+    # Variances from one patch to the whole grid.
     variance = torch.rand(*patches, 2, device=case.device) * gaug.max_variance + 1
     alpha = torch.rand(patches, device=case.device)
     attend = partial(
@@ -58,14 +58,14 @@ def _set_up(case: Case) -> tuple[Callable[..., Tensor], list[Tensor], Tensor]:
         eps=gaug.eps,
         max_sq_distance=gaug.max_sq_distance,
         backend=case.variant,
-        check_values=False,  # as the layers call it
+        check_values=False,  # as in the layers
     )
     return attend, [q, k, v, variance, alpha], grad
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     if q.is_cuda:
-        # What scaled_dot_product_attention calls when pinned to FlashAttention. sdpa_kernel, which
-        # pins it, takes as long as the kernel on few tokens.
+        # scaled_dot_product_attention calls this for FlashAttention. It is called directly because
+        # the context that selects it, sdpa_kernel, takes as long as the kernel on few tokens.
         return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
     return F.scaled_dot_product_attention(q, k, v)

@@ -1,4 +1,4 @@
-"""What benchmarks/attention.py found, as tables and as a picture."""
+"""Tables and the plot of benchmarks/attention.py."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ Record = dict[str, Any]
 def make_records(
     cases: Sequence[Case], times: Mapping[str, list[float]], memory: Mapping[str, float]
 ) -> list[Record]:
-    """One record per variant of a group that took turns.
+    """Make one record per case of a group.
 
     Args:
-        cases: of the group; they differ in the variant, one of them is plain.
-        times: variant -> seconds per call, one number a round.
+        cases: the group; its cases differ in the variant, and one of them is plain.
+        times: variant -> seconds per call, one number per round.
         memory: variant -> MiB.
 
     Returns:
-        times in milliseconds per batch, the median and round by round; ratios are medians over
-        rounds. ``naive_...`` is None for PRR and where naive is left out.
+        records with times in milliseconds per batch (the median, and one number per round).
+        Ratios are medians over rounds. ``naive_...`` is None for PRR and if naive is omitted.
     """
     records = []
     for case in cases:
@@ -59,12 +59,12 @@ def make_records(
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
-    # The smallest cases can fit into pages that the process has already.
+    # The smallest cases need no further memory of the process.
     return numerator / denominator if denominator > 0 else None
 
 
 def progress(record: Record) -> str:
-    """One line."""
+    """One line about a record."""
     time, memory = _number(record['time_to_plain']), _number(record['memory_to_plain'])
     return (
         f'  {record["variant"]:8} {record["milliseconds"]:10.3f} ms, {time or "–"} × plain; '
@@ -73,7 +73,7 @@ def progress(record: Record) -> str:
 
 
 def table(records: Sequence[Record]) -> str:
-    """A table of markdown."""
+    """A Markdown table."""
     rows = [
         [
             record['arch'],
@@ -99,17 +99,17 @@ def _number(ratio: float | None) -> str:
 
 
 def draw(records: Sequence[Record], device: str, out: Path) -> str:
-    """Draw time and memory of training against N, one line per variant.
+    """Plot time and memory of training against the number of tokens, one line per variant.
 
     Args:
-        records: of one part and one arch, not empty.
-        device: for the title.
-        out: the picture to write.
+        records: records of one part and one arch; at least one.
+        device: name for the title.
+        out: image file to write.
 
     Returns:
         the title.
     """
-    # Here, not above: the processes that measure memory import this file, too.
+    # Imported here, because the processes that measure memory also import this file.
     import matplotlib
 
     matplotlib.use('Agg')

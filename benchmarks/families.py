@@ -1,8 +1,8 @@
-"""What LocAt costs each family of backbones: images/s and peak memory beside the plain model.
+"""Measure images/s and peak memory of each family of backbones, plain and with LocAt.
 
-The classifiers of configs/*/*_imagenet.py, forward in eval mode. Plain and LocAt take turns within
-a round, so that a busy machine slows both; every number is a median over rounds. Memory is
-measured in a process of its own for each model.
+The models are the classifiers of configs/*/*_imagenet.py, in eval mode, forward pass only. The
+plain model and the one with LocAt run in turn within a round, so other load on the machine affects
+both. Every number is a median over rounds. Memory is measured in a separate process per model.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import timm
 import torch
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))  # for callers that run this file by its path
+sys.path.insert(0, str(Path(__file__).parent))  # for tests that load this file by its path
 
 from measure import (
     MEMORY,
@@ -41,13 +41,13 @@ COLUMNS = (
 
 
 def config_paths(family: str, size: str) -> tuple[str, str]:
-    """The plain and the LocAt config."""
+    """The paths of the plain config and of the LocAt config."""
     plain = CONFIGS / family / f'{family}_{size}_imagenet.py'
     return str(plain), str(CONFIGS / 'locat' / f'locat{family}_{size}_imagenet.py')
 
 
 def prepare(path: str, batch_size: int, device: str) -> tuple[nn.Module, torch.Tensor]:
-    """The classifier in eval mode and a batch of noise."""
+    """Build the classifier in eval mode and a batch of random images."""
     cfg = load_config(path)
     images = torch.randn(batch_size, 3, *input_size(cfg), device=device)
     return build_model(cfg).to(device).eval(), images
@@ -63,7 +63,7 @@ def forward(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def measure(family: str, size: str, args: argparse.Namespace) -> list[list[str]]:
-    """Two rows of the table, plain and LocAt."""
+    """Measure two rows of the table: plain and LocAt."""
     paths = config_paths(family, size)
     costs = [measure_complexity(load_config(path)).total for path in paths]
     settings = (args.batch_size, args.device)
@@ -88,7 +88,7 @@ def measure(family: str, size: str, args: argparse.Namespace) -> list[list[str]]
 
 
 def header(args: argparse.Namespace) -> str:
-    """What the numbers were measured on, and how."""
+    """State command, device, versions and method of the measurement."""
     found = provenance(
         'families.py', args.command, args.device, torch=torch.__version__, timm=timm.__version__
     )
@@ -103,13 +103,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--families', nargs='+', choices=NAMES, default=list(NAMES))
     parser.add_argument('--sizes', nargs='+', choices=SIZES, default=['tiny'])
-    parser.add_argument('--batch-size', type=int, default=8, help='images in a batch')
+    parser.add_argument('--batch-size', type=int, default=8, help='images per batch')
     parser.add_argument('--rounds', type=int, default=7)
-    parser.add_argument('--iterations', type=int, default=3, help='batches in a round')
-    parser.add_argument('--threads', type=int, default=torch.get_num_threads(), help='on the CPU')
-    parser.add_argument('--out', default='work_dirs/families.md', help='the table goes there')
+    parser.add_argument('--iterations', type=int, default=3, help='batches per round')
     parser.add_argument(
-        '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
+        '--threads', type=int, default=torch.get_num_threads(), help='number, on the CPU'
+    )
+    parser.add_argument('--out', default='work_dirs/families.md', help='file of the table')
+    parser.add_argument(
+        '--smoke', action='store_true', help='only check that it runs; the numbers mean nothing'
     )
     args = parser.parse_args(argv)
     for name in ('batch_size', 'rounds', 'iterations', 'threads'):

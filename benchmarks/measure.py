@@ -1,4 +1,4 @@
-"""What the benchmarks share: turns within rounds, medians of ratios, peak memory, the header."""
+"""Shared parts of the benchmarks: timing in rounds, medians of ratios, peak memory, the header."""
 
 import datetime
 import gc
@@ -21,19 +21,19 @@ __all__ = [
     *('median_ratio', 'now', 'peak_memory', 'provenance', 'synchronize'),
 ]
 
-#: How :func:`peak_memory` measures, for the header.
+#: The method of :func:`peak_memory`, for the header.
 MEMORY = {
     'cpu': 'peak resident set (VmHWM) above that before model and inputs were built',
     'cuda': 'torch.cuda.max_memory_allocated',
 }
-#: A timed block is to last so long, in seconds.
+#: Shortest duration of a timed block, in seconds.
 _ENOUGH = 0.2
-#: What children of the fork server share: imports, which would take each of them seconds.
+#: Modules that the fork server imports once for all children; each import takes seconds.
 _PRELOADED = ['mmpretrain.models', 'locat_mm']
 
 
 def now(device: str) -> float:
-    """Seconds, after all work on the device is done."""
+    """The time in seconds, after all work on the device is done."""
     synchronize(device)
     return time.perf_counter()
 
@@ -46,27 +46,27 @@ def synchronize(device: str) -> None:
 def alternate(
     calls: Mapping[str, Callable[[], Any]], rounds: int, device: str, iterations: int | None = None
 ) -> dict[str, list[float]]:
-    """Time calls that take turns within each round, so that a busy machine slows all of them.
+    """Time calls in turn within each round, so that other load affects all of them.
 
     Args:
-        calls: name -> what to time.
-        rounds: how often each has its turn; one more, untimed, comes first.
+        calls: name -> function to time.
+        rounds: number of rounds; an untimed one comes first.
         device: ``'cpu'`` or ``'cuda'``.
-        iterations: calls per turn; by default enough of each for a fifth of a second.
+        iterations: calls per round; by default enough for a fifth of a second.
 
     Returns:
-        name -> seconds per call, one number a round.
+        name -> seconds per call, one number per round.
     """
     counts = {}
     for name, call in calls.items():
-        # Twice at least: the first call compiles kernels and fills caches.
+        # At least two calls: the first one compiles kernels and fills caches.
         _block(call, iterations or 1, device)
         counts[name] = iterations or math.ceil(_ENOUGH / _block(call, 1, device))
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             if device == 'cuda':
-                # The turn's own allocations, not what the one before left behind.
+                # Free what the previous call allocated, and allocate again before timing.
                 torch.cuda.empty_cache()
                 call()
             times[name].append(_block(call, counts[name], device))
@@ -74,7 +74,7 @@ def alternate(
 
 
 def _block(call: Callable[[], Any], count: int, device: str) -> float:
-    """Seconds per call of so many in a row."""
+    """Seconds per call, over ``count`` calls in a row."""
     start = now(device)
     for _ in range(count):
         call()
@@ -82,7 +82,7 @@ def _block(call: Callable[[], Any], count: int, device: str) -> float:
 
 
 def median_ratio(numerators: Sequence[float], denominators: Sequence[float]) -> float:
-    """The median over the rounds of the ratio within a round."""
+    """The median over rounds of the ratio within a round."""
     return statistics.median(a / b for a, b in zip(numerators, denominators, strict=True))
 
 
@@ -93,14 +93,15 @@ def peak_memory(
     threads: int,
     warm_up: tuple | None = None,
 ) -> float:
-    """MiB that a call takes, with what is prepared for it; on the CPU to be run in a fresh process.
+    """Measure the memory of a call and of its inputs, in MiB. On the CPU, use a new process.
 
     Args:
-        prepare: gives the call, which is made twice: an optimizer's state comes with the first.
-        arguments: of ``prepare``.
+        prepare: returns the call, which runs twice: the first run creates the optimizer's state.
+        arguments: arguments of ``prepare``.
         device: ``'cpu'`` or ``'cuda'``.
-        threads: on the CPU.
-        warm_up: arguments of a small call made before, which loads libraries and workspaces.
+        threads: number of threads on the CPU.
+        warm_up: arguments of ``prepare`` for a small first call, which loads libraries and
+            workspaces.
     """
     torch.set_num_threads(threads)
     if warm_up is not None:
@@ -121,8 +122,8 @@ def peak_memory(
 
 
 def _resident(field: str) -> float:
-    """VmRSS (now) or VmHWM (the peak) of this process, in MiB."""
-    # Not ru_maxrss, which a new process inherits from its parent.
+    """VmRSS (the present value) or VmHWM (the peak) of this process, in MiB."""
+    # ru_maxrss is not used: a new process inherits it from its parent.
     return _kilobytes('/proc/self/status', field) / 1024
 
 
@@ -142,14 +143,14 @@ def _kilobytes(path: str, field: str) -> int:
 
 
 def in_fresh_processes(function: Callable, calls: Sequence[tuple], fork: bool = False) -> list[Any]:
-    """Call a function of an importable module, each time in a process of its own, two at a time.
+    """Call a function several times, each time in a new process, two at a time.
 
     Args:
-        function: what to call.
+        function: a function of an importable module.
         calls: the arguments of each call.
-        fork: out of a server that has the heavy imports behind it, in a tenth of the time. What
-            such a child first touches of a library counts as its own memory, so warm up before
-            measuring; and not where CUDA is used.
+        fork: fork the processes from a server that has done the slow imports; this takes a tenth
+            of the time. Pages of a library that a child uses first count as memory of the child,
+            so warm up before measuring. Not for CUDA.
     """
     context = multiprocessing.get_context('forkserver' if fork else 'spawn')
     if fork:
@@ -160,7 +161,7 @@ def in_fresh_processes(function: Callable, calls: Sequence[tuple], fork: bool = 
 
 
 def device_name(device: str) -> str:
-    """The GPU, or the CPU and the threads used."""
+    """The name of the GPU, or of the CPU with the number of threads."""
     if device == 'cuda':
         return torch.cuda.get_device_name()
     cpu = Path('/proc/cpuinfo')
@@ -170,7 +171,7 @@ def device_name(device: str) -> str:
 
 
 def provenance(script: str, command: Sequence[str], device: str, **versions: str) -> str:
-    """What every number needs beside it: command, date, device, versions."""
+    """The command, date, device and versions of a measurement."""
     found = ', '.join(f'{name} {version}' for name, version in versions.items())
     return (
         f'`{shlex.join(["python", f"benchmarks/{script}", *command])}`, '
@@ -179,6 +180,6 @@ def provenance(script: str, command: Sequence[str], device: str, **versions: str
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], num_left: int = 1) -> str:
-    """A table whose first columns are aligned left, the others right."""
+    """A Markdown table. The first ``num_left`` columns are aligned left, the others right."""
     rule = ['---'] * num_left + ['---:'] * (len(columns) - num_left)
     return '\n'.join(f'| {" | ".join(row)} |' for row in (columns, rule, *rows)) + '\n'

@@ -1,9 +1,9 @@
-"""How long exact nearest neighbours take, for k-NN and in-context evaluation at full size.
+"""Estimate the time of exact nearest neighbours for k-NN and in-context evaluation at full size.
 
-Times one chunk of queries against one chunk of a bank of random unit vectors, and multiplies by
-the number of chunks of the whole search: an extrapolation, without the extraction of features,
-loading or gathering. The default is k-NN on ImageNet with ViT-S; in-context segmentation of ADE20K
-at 224² is --queries 392000 --bank 3961160 --k 30.
+The program times one chunk of queries against one chunk of a bank of random unit vectors. It
+multiplies this by the number of chunks of the whole search. The estimate does not include feature
+extraction, loading and gathering. The defaults are k-NN on ImageNet with ViT-S. For in-context
+segmentation of ADE20K at 224² use --queries 392000 --bank 3961160 --k 30.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--bank', type=int, default=1_281_167)
     parser.add_argument('--dim', type=int, default=384)
     parser.add_argument('--k', type=int, default=200)
-    parser.add_argument('--query-chunk', type=int, default=1024, help='queries timed at once')
-    parser.add_argument('--bank-chunk', type=int, default=65536, help='rows of the bank at once')
+    parser.add_argument('--query-chunk', type=int, default=1024, help='queries per chunk')
+    parser.add_argument('--bank-chunk', type=int, default=65536, help='rows of the bank per chunk')
     parser.add_argument('--dtype', choices=['float32', 'float16'], default='float32')
     parser.add_argument('--rounds', type=int, default=5)
-    parser.add_argument('--threads', type=int, help="on a CPU; by default torch's choice")
+    parser.add_argument('--threads', type=int, help="number, on a CPU; by default torch's choice")
     parser.add_argument('--device', choices=['cpu', 'cuda'], default=get_device())
-    parser.add_argument('--out', metavar='FILE.json', help='write the numbers there, too')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the numbers to this file')
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
         if isinstance(value, int) and value < 1:

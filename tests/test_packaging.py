@@ -154,7 +154,7 @@ assert 'locat_mm' not in sys.modules
 assert "type='locat_mm.LocAtViT'" in printed(runpy.run_path, str(tool), 'by_path.py')
 
 import locat_mm
-from locat_mm.engine import load_config
+from locat_mm.config import load_config
 assert Path(locat_mm.__file__).parent == configs.parents[1]
 
 leaf = Config.fromfile(configs / '{LEAF}')

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Test on several devices: tools/dist_test.sh CONFIG CHECKPOINT GPUS [arguments of tools/test.py]
-# Nodes and CPU as in tools/dist_train.sh.
+# Several nodes and CPU: see tools/dist_train.sh.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then

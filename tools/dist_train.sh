@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on several devices: tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
-# Over nodes, on each: NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 PORT=29500 tools/dist_train.sh ...
+# On several nodes, run on each: NNODES=2 NODE_RANK=0 MASTER_ADDR=host0 PORT=29500 tools/dist_train.sh ...
 # Without an accelerator, GPUS counts processes on the CPU.
 set -euo pipefail
 

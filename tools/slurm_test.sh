@@ -10,7 +10,7 @@ fi
 GPUS=${GPUS:-8}
 GPUS_PER_NODE=${GPUS_PER_NODE:-8}
 CPUS_PER_TASK=${CPUS_PER_TASK:-5}
-# SRUN_ARGS holds several words.
+# SRUN_ARGS may have several words.
 read -ra EXTRA <<< "${SRUN_ARGS:-}"
 export MASTER_PORT=${MASTER_PORT:-${PORT:-29500}}
 TOOLS=$(cd "$(dirname "$0")" && pwd)

@@ -1,4 +1,4 @@
-"""Test a checkpoint of a config: pretraining (mmpretrain) and segmentation (mmseg) alike."""
+"""Test a checkpoint with a config of mmpretrain (classification) or mmseg (segmentation)."""
 
 import argparse
 from copy import deepcopy
@@ -23,27 +23,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--work-dir', help='where logs and metrics go')
+    parser.add_argument('--work-dir', help='folder of logs and metrics')
     parser.add_argument(
         '--out',
-        help='file (.json, .pkl) for what --out-item names; without it, a folder of predicted '
-        'maps for segmentation, a file of predictions for classification',
+        help='with --out-item, the file to write (.json, .pkl); without it, a folder of predicted '
+        'maps (segmentation) or a file of predictions (classification)',
     )
     parser.add_argument(
         '--out-item',
         choices=['metrics', 'pred'],
-        help='what to write to --out',
+        help='content of the file --out',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
         '--deterministic',
         action='store_true',
-        help='the same bits in every run; an operation that cannot give them is an error',
+        help='equal bits in every run; an operation without a deterministic algorithm is an error',
     )
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
-    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument('--show-dir', help='folder for images of the predictions')
     parser.add_argument(
-        '--interval', type=int, default=1, help='paint one image in this many (classification)'
+        '--interval', type=int, default=1, help='draw one image out of this many (classification)'
     )
     parser.add_argument('--wait-time', type=float, default=2, help='seconds per window')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation')
@@ -84,13 +84,13 @@ def set_visualization(cfg: Config, args: argparse.Namespace, is_classification: 
     if hook is None:
         raise ValueError('--show and --show-dir need default_hooks.visualization in the config')
     if not is_classification and args.interval != 1:
-        raise ValueError("mmseg's hook paints every image in testing: --interval is not for it")
+        raise ValueError("mmseg's hook draws every test image: --interval has no effect")
     if not is_classification and args.show and args.show_dir:
         raise ValueError("mmseg's hook either shows or saves: give --show or --show-dir")
     hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
     if is_classification and args.tta:
-        raise ValueError('mmpretrain cannot paint augmented images: use --show-dir without --tta')
-    # The two packages' hooks name the same switches differently.
+        raise ValueError('mmpretrain cannot draw augmented images: use --show-dir without --tta')
+    # The hooks of the two packages use different names for the same settings.
     if is_classification:
         hook.update(enable=True, out_dir=args.show_dir)
     else:

@@ -1,4 +1,4 @@
-"""Train a config: pretraining (mmpretrain) and segmentation (mmseg) alike."""
+"""Train a config of mmpretrain (pretraining) or mmseg (segmentation)."""
 
 import argparse
 
@@ -18,21 +18,22 @@ from locat_mm.engine import build_runner, make_deterministic
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go')
+    parser.add_argument('--work-dir', help='folder of logs and checkpoints')
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
-        help='resume from this checkpoint or, without a value, from the latest in the work '
-        'directory',
+        help='resume from this checkpoint; without a value, from the latest in the work directory',
     )
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
         '--deterministic',
         action='store_true',
-        help='the same bits in every run; an operation that cannot give them is an error',
+        help='equal bits in every run; an operation without a deterministic algorithm is an error',
     )
-    parser.add_argument('--no-validate', action='store_true', help='do not evaluate in training')
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not evaluate during training'
+    )
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
@@ -44,7 +45,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--no-persistent-workers',
         action='store_true',
-        help='start the workers of data loaders anew each epoch',
+        help='start new workers of data loaders in every epoch',
     )
     add_trust_checkpoint(parser)
     add_cfg_options(parser)

@@ -32,18 +32,20 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
 
     # Results that are there are not computed again: made-up numbers, two seeds.
     folder = workplace.folder / 'work_dirs' / 'demo_ablation'
-    for row in run.PLANS['ablation'].rows:
+    for row in run.EXPERIMENTS['ablation'].rows:
         for seed, top1 in ((0, 80.0), (1, 84.0)):
             result = dict(name=row.name, top1=top1, miou=20.0 + seed, params=7, seconds=3.0)
             file = folder / row.stem / f'seed{seed}' / 'result.json'
             file.parent.mkdir(parents=True)
             file.write_text(json.dumps(result))
             file.with_name('fingerprint').write_text(
-                run.fingerprint(row, run.PLANS['ablation'], smoke=False)
+                run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
             )
     printed = workplace.run('demo/run.py', '--ablation', '--seeds', 2)
     summary = json.loads((folder / 'summary.json').read_text())
-    assert [row['name'] for row in summary] == [row.name for row in run.PLANS['ablation'].rows]
+    assert [row['name'] for row in summary] == [
+        row.name for row in run.EXPERIMENTS['ablation'].rows
+    ]
     assert len(summary) == 7
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
@@ -56,15 +58,15 @@ def test_families_run_through_the_dist_tools(workplace, monkeypatch):
     import run
 
     # One family for real; the others' results are there.
-    plan = run.PLANS['families']
+    experiment = run.EXPERIMENTS['families']
     folder = workplace.folder / 'work_dirs' / 'demo_families_smoke'
-    for row in plan.rows:
+    for row in experiment.rows:
         if row.name == 'LocAtSwin':
             continue
         file = folder / row.stem / 'seed0' / 'result.json'
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(dict(name=row.name, top1=1.0, miou=2.0, params=3, seconds=4.0)))
-        file.with_name('fingerprint').write_text(run.fingerprint(row, plan, smoke=True))
+        file.with_name('fingerprint').write_text(run.fingerprint(row, experiment, smoke=True))
     printed = workplace.run('demo/run.py', '--families', '--smoke')
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == [
@@ -96,8 +98,10 @@ def test_dino_table_over_seeds(workplace, monkeypatch):
                 folder = dino.WORK_DIR / kind / row.stem / f'seed{seed}'
                 trained = dino.digest([dino.config(f'dino/{row.stem}_dino')], [*seeded, *scale])
                 write(folder / 'dino', trained, health)
-                asked = dino.digest(dino.asked_by(row), seeded, trained)
-                write(folder / 'asked', asked, dict(linear=linear, knn=20.0, in_context=10.0))
+                evaluated = dino.digest(dino.evaluation_configs(row), seeded, trained)
+                write(
+                    folder / 'evaluation', evaluated, dict(linear=linear, knn=20.0, in_context=10.0)
+                )
     printed = workplace.run('demo/dino.py', '--seeds', 2)
     assert printed.count('already done') == 16
     assert '32.0 ± 2.8' in printed and '4.00 ± 0.00' in printed

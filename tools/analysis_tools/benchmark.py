@@ -1,8 +1,8 @@
-"""Images per second of a config's model on its test set, for mmpretrain and mmseg alike.
+"""Measure images per second of a config's model on its test set, for mmpretrain and mmseg.
 
-Measured as mmseg's own tool does: batches of one image, the first few not timed, of the others
-the forward pass in mode 'predict', post-processing included. Loading and preprocessing an image
-happen outside the timed part; on a CPU the loader's workers still share its cores.
+The method is that of mmseg's own tool: batches of one image; the first few are not timed. The timed
+part is the forward pass in mode 'predict', including post-processing. Loading and preprocessing are
+not timed, but on a CPU the workers of the loader use the same cores.
 """
 
 import argparse
@@ -39,22 +39,23 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file of mmpretrain or mmseg')
     parser.add_argument(
-        'checkpoint', nargs='?', help='checkpoint file; without it, random weights, as fast'
+        'checkpoint', nargs='?', help='checkpoint file; without it the weights are random'
     )
     parser.add_argument(
         '--work-dir',
-        help="where fps_TIME.json goes; by default the config's own, or work_dirs/NAME",
+        help="folder of fps_TIME.json; by default the config's, or work_dirs/NAME",
     )
-    parser.add_argument('--repeat-times', type=int, default=1, help='runs')
+    parser.add_argument('--repeat-times', type=int, default=1, help='number of runs')
     parser.add_argument(
         '--iterations',
         type=int,
         default=200,
-        help=f'batches in a run, of which the first {NUM_WARMUP} are not timed; a smaller test set '
-        'starts over',
+        help=f'batches per run; the first {NUM_WARMUP} are not timed; a small test set is repeated',
     )
-    parser.add_argument('--log-interval', type=int, default=50, help='batches between two lines')
-    parser.add_argument('--batch-size', type=int, default=1, help='images in a batch')
+    parser.add_argument(
+        '--log-interval', type=int, default=50, help='batches between two log lines'
+    )
+    parser.add_argument('--batch-size', type=int, default=1, help='images per batch')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     add_trust_checkpoint(parser)
     add_cfg_options(parser)
@@ -88,11 +89,11 @@ def prepare_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Module
 
 
 def prepare_loader(cfg: Config, batch_size: int) -> DataLoader:
-    """The test set in full batches.
+    """Build the loader of the test set; an incomplete last batch is dropped.
 
     Raises:
-        FileNotFoundError: if the data set is not there.
-        ValueError: if the config has no test set, or it has fewer images than a batch.
+        FileNotFoundError: if the data set does not exist.
+        ValueError: if the config has no test set, or the set has fewer images than a batch.
     """
     if not cfg.get('test_dataloader'):
         raise ValueError(f'{cfg.filename} has no test_dataloader')
@@ -111,7 +112,7 @@ def prepare_loader(cfg: Config, batch_size: int) -> DataLoader:
 
 
 def measure(model: Any, loader: DataLoader, args: argparse.Namespace) -> float:
-    """Images per second of one run."""
+    """Measure images per second in one run."""
     seconds, images = 0.0, 0
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     for index, batch in enumerate(itertools.islice(batches, args.iterations), 1):

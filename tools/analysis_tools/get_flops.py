@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of any config's model, for one image."""
+"""Count the parameters and multiply-accumulates of a config's model, for one image."""
 
 import argparse
 import json
@@ -23,10 +23,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs='+',
         metavar='PIXELS',
-        help="rows and columns of the image, or one number for both; by default the config's "
-        'own: the crop of a segmentor, the test image of a classifier',
+        help='rows and columns of the image, or one number for both; by default the crop size of a '
+        'segmentor, the test image size of a classifier',
     )
-    parser.add_argument('--out', metavar='FILE.json', help='write the numbers there, too')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the numbers to this file')
     add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
@@ -37,7 +37,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def show(config: str, complexity: Complexity) -> None:
-    """Print the table."""
+    """Print the table, one row per part of the model."""
     rows, columns = complexity.image_size
     table = Table()
     table.add_column('part')

@@ -1,8 +1,8 @@
-"""In-context segmentation of a frozen backbone (Hummingbird), for configs in configs/in_context.
+"""Evaluate a frozen backbone by in-context segmentation (Hummingbird), for configs/in_context.
 
-Without CHECKPOINT the backbone starts from the config's init_cfg. CHECKPOINT may be that of a
-classifier, of a self-supervised model (say where the backbone is, with --prefix) or of a backbone,
-and anything that init_cfg takes.
+CHECKPOINT is the checkpoint of a classifier, of a backbone, or of a self-supervised model, whose
+backbone is named by --prefix. It may be anything that init_cfg takes. Without CHECKPOINT the
+weights come from the config's init_cfg.
 """
 
 import argparse
@@ -28,12 +28,14 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file of an InContextSegmentor')
-    parser.add_argument('checkpoint', nargs='?', help="weights for the backbone: init_cfg's")
-    parser.add_argument('--prefix', help="what the backbone's names in CHECKPOINT start with")
-    parser.add_argument('--max-patches', type=int, help='bound of the bank')
-    parser.add_argument('--work-dir', help='where logs and metrics go')
-    parser.add_argument('--out', metavar='FILE.json', help='write the metrics there, too')
-    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument(
+        'checkpoint', nargs='?', help='weights of the backbone; by default those of init_cfg'
+    )
+    parser.add_argument('--prefix', help="prefix of the backbone's keys in CHECKPOINT")
+    parser.add_argument('--max-patches', type=int, help='upper limit of patches in the bank')
+    parser.add_argument('--work-dir', help='folder of logs and metrics')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the metrics to this file')
+    parser.add_argument('--show-dir', help='folder for images of the predictions')
     add_trust_checkpoint(parser)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     add_cfg_options(parser)
@@ -48,9 +50,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
-    """
+    """Write the command line's settings into the config.
+
     Raises:
-        ValueError: if the config is of another model, or nothing says where its weights are.
+        ValueError: if the config has another model, or no weights are given.
     """
     if str(cfg.model.get('type')).rpartition('.')[2] != 'InContextSegmentor':
         raise ValueError(f'{cfg.filename} has no InContextSegmentor, but {cfg.model.get("type")}')
@@ -75,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     merge_args(cfg, args)
     runner = build_runner(cfg, trust_checkpoint=args.trust_checkpoint)
-    # mmengine does it before training alone.
+    # mmengine initialises weights only before training.
     innermost(runner.model).init_weights()  # type: ignore[operator]
     metrics = runner.test()
     if args.out and is_main_process():

@@ -1,8 +1,8 @@
-"""A look inside a vision transformer: one figure per image.
+"""Draw the attention and the Gaussians of a vision transformer, one figure per image.
 
-For a patch: its attention, layer by layer, and its Gaussians; for all patches: the width and
-strength of their Gaussians, their similarity to [CLS], and what PRR reads of them. What a model
-has not, such as the Gaussians of a plain ViT, is left out.
+For one patch the figure shows its attention and its Gaussian in several layers. For all patches it
+shows the width and strength of their Gaussians, their similarity to [CLS], and the weights of PRR.
+Panels that a model has no data for, such as the Gaussians of a plain ViT, are omitted.
 """
 
 import argparse
@@ -28,26 +28,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         type=int,
         nargs=2,
         metavar=('ROW', 'COL'),
-        help='the patch to look at, counted from 0 in the grid behind the patch embedding; by '
-        'default the one in the centre',
+        help='the patch, counted from 0 in the grid after the patch embedding; by default the '
+        'central one',
     )
     where.add_argument(
         '--point',
         type=float,
         nargs=2,
         metavar=('X', 'Y'),
-        help='a pixel of the patch to look at, in the image as the test pipeline makes it, which '
-        'the figure shows',
+        help='a pixel of the patch, in the output of the test pipeline, which the figure shows',
     )
     parser.add_argument(
         '--layers',
         type=int,
         nargs='+',
-        help='attention layers, counted from 0, -1 is the last; by default six from the first to '
-        'the last',
+        help='attention layers, counted from 0; -1 is the last; by default six, evenly spaced from '
+        'the first to the last',
     )
     parser.add_argument(
-        '--out-dir', type=Path, default=Path('work_dirs/inspect'), help='where NAME.png go'
+        '--out-dir', type=Path, default=Path('work_dirs/inspect'), help='folder of the figures'
     )
     add_trust_checkpoint(parser)
     add_cfg_options(parser)

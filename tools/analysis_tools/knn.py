@@ -1,8 +1,8 @@
-"""k-NN accuracy of a model's frozen features, as DINO measures it.
+"""Measure the k-NN accuracy of a model's frozen features, as DINO does.
 
-For any classification or self-supervised config of mmpretrain: the training images, through the
-test pipeline, are the bank, and the test images its queries. A config whose test_cfg or val_cfg is
-a k-NN loop keeps that loop's settings. With --features-in no model is run.
+The config is any classification or self-supervised config of mmpretrain. The training images, in
+the test pipeline, are the bank; the test images are the queries. If test_cfg or val_cfg of the
+config is a k-NN loop, its settings are kept. With --features-in no model is run.
 """
 
 import argparse
@@ -35,19 +35,25 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', nargs='?', help='config file')
     parser.add_argument('checkpoint', nargs='?', help='checkpoint file')
-    parser.add_argument('--k', type=int, nargs='+', help='neighbours; by default 10 20 100 200')
-    parser.add_argument('--temperature', type=float, help='of the votes; by default 0.07')
+    parser.add_argument(
+        '--k', type=int, nargs='+', help='numbers of neighbours; by default 10 20 100 200'
+    )
+    parser.add_argument(
+        '--temperature', type=float, help='temperature of the votes; by default 0.07'
+    )
     parser.add_argument(
         '--features',
         choices=['cls', 'avg', 'neck'],
-        help="class token (default), mean patch, or what the neck gives (PRR's class token)",
+        help='class token (default), mean patch, or output of the neck (with PRR its class token)',
     )
-    parser.add_argument('--backbone', help="its dotted name in the model; by default 'backbone'")
-    parser.add_argument('--dtype', choices=['float32', 'float16'], help='of the bank')
-    parser.add_argument('--features-out', metavar='FILE', help='keep the features (.safetensors)')
-    parser.add_argument('--features-in', metavar='FILE', help='features kept before')
-    parser.add_argument('--work-dir', help='where logs and metrics go')
-    parser.add_argument('--out', metavar='FILE.json', help='write the metrics there, too')
+    parser.add_argument(
+        '--backbone', help="dotted name of the backbone in the model; by default 'backbone'"
+    )
+    parser.add_argument('--dtype', choices=['float32', 'float16'], help='dtype of the bank')
+    parser.add_argument('--features-out', metavar='FILE', help='write the features (.safetensors)')
+    parser.add_argument('--features-in', metavar='FILE', help='features that --features-out wrote')
+    parser.add_argument('--work-dir', help='folder of logs and metrics')
+    parser.add_argument('--out', metavar='FILE.json', help='also write the metrics to this file')
     add_trust_checkpoint(parser)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     add_cfg_options(parser)
@@ -70,10 +76,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def set_loop(cfg: Config, args: argparse.Namespace) -> None:
-    """Make the config's test a k-NN evaluation.
+    """Replace the config's test by a k-NN evaluation.
 
     Raises:
-        ValueError: if the config does not say where the images are.
+        ValueError: if the config does not name the images.
     """
     given = ('k', 'temperature', 'features', 'backbone', 'dtype', 'features_out')
     loop = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
@@ -99,7 +105,7 @@ def is_knn(loop: dict | None) -> bool:
 
 
 def bank_of(cfg: Config, loader: dict) -> dict:
-    """The loader of the training images, once and in order, through the test pipeline."""
+    """The loader of the training images: each once, in order, in the test pipeline."""
     dataset = (cfg.get('train_dataloader') or {}).get('dataset')
     if not dataset or 'pipeline' not in dataset:
         raise ValueError(
@@ -115,10 +121,10 @@ def bank_of(cfg: Config, loader: dict) -> dict:
 
 
 def evaluate_file(args: argparse.Namespace) -> dict[str, float]:
-    """Accuracies from kept features.
+    """Compute accuracies from the features in a file.
 
     Raises:
-        ValueError: if the file lacks a part, or k is larger than the bank.
+        ValueError: if the file lacks a tensor, or k is larger than the bank.
     """
     content = load_file(args.features_in)
     parts = ('queries', 'bank', 'bank_labels', 'query_labels')

@@ -1,14 +1,14 @@
-"""Write digit_scenes: the small data set that the demo pretrains and decodes on.
+"""Write digit_scenes, the small data set of the demo.
 
-Two parts, as ImageNet and ADE20K are two data sets, both composed from the handwritten digits
-that ship with scikit-learn (1,797 real 8×8 scans):
+It has two parts, for pretraining (as ImageNet) and for segmentation (as ADE20K). The images are
+composed from the handwritten digits that ship with scikit-learn (1,797 real 8×8 scans):
 
-* ``objects/{train,val}/DIGIT/*.png``: one large digit each, its folder the label;
-* ``scenes/{images,annotations}/{training,validation}/*.png``: several digits of different
-  classes; in the mask 0 is background and 1 + d the convex hull of digit d.
+* ``objects/{train,val}/DIGIT/*.png``: one large digit per image; the folder is the label.
+* ``scenes/{images,annotations}/{training,validation}/*.png``: several digits of different classes
+  per image. In the mask, 0 is background and 1 + d is the convex hull of digit d.
 
-Scans are split before anything is composed, so none is in both train and validation. The same
-seed writes the same files; ``meta.json`` says what they were written with.
+The scans are split first, so no scan is in both train and validation. The same seed writes the same
+files. ``meta.json`` records the settings.
 """
 
 import argparse
@@ -26,18 +26,18 @@ NUM_CLASSES = 10
 
 
 class DigitSource:
-    """Scans of one split, by class."""
+    """The scans of one split, grouped by class."""
 
     def __init__(self, split: str) -> None:
         digits = load_digits()
-        # A fixed split of the sources, whatever the seed: every fourth scan is validation's.
+        # The split does not depend on the seed: every fourth scan is for validation.
         is_val = np.arange(len(digits.target)) % 4 == 3
         chosen = is_val if split == 'val' else ~is_val
         images, labels = digits.images[chosen] / 16.0, digits.target[chosen]
         self.by_class = [images[labels == c] for c in range(NUM_CLASSES)]
 
     def draw(self, rng: np.random.Generator, label: int, side: int) -> np.ndarray:
-        """One scan of a class, turned a little: ink in 0..1, ``[side, side]``."""
+        """Draw one scan of a class, rotated a little: ink in 0..1, ``[side, side]``."""
         scans = self.by_class[label]
         ink = cv2.resize(
             scans[rng.integers(len(scans))], (side, side), interpolation=cv2.INTER_CUBIC
@@ -47,7 +47,7 @@ class DigitSource:
 
 
 def smooth_noise(rng: np.random.Generator, side: int, cell: int = 16) -> np.ndarray:
-    """A dark colour with low-frequency noise ``[side, side, 3]`` in 0..1."""
+    """Draw a dark colour with low-frequency noise: ``[side, side, 3]`` in 0..1."""
     knots = side // cell + 2
     coarse = rng.uniform(0.1, 0.35, 3) + rng.uniform(-0.15, 0.15, (knots, knots, 3))
     return cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC).clip(0, 1)
@@ -56,7 +56,7 @@ def smooth_noise(rng: np.random.Generator, side: int, cell: int = 16) -> np.ndar
 def paint(
     rng: np.random.Generator, image: np.ndarray, ink: np.ndarray, top: int, left: int
 ) -> tuple[slice, slice]:
-    """Blend ink into the image in a bright colour; return the window."""
+    """Blend ink into the image, in a bright colour; return the window that was painted."""
     window = (slice(top, top + ink.shape[0]), slice(left, left + ink.shape[1]))
     colour = rng.uniform(0.4, 1.0, 3)
     colour[rng.integers(3)] = 1.0
@@ -67,7 +67,7 @@ def paint(
 def add_clutter(
     rng: np.random.Generator, image: np.ndarray, source: DigitSource, count: int
 ) -> None:
-    """Blend fragments of digits, too small to be read, into the image."""
+    """Blend fragments of digits into the image; they are too small to be recognised."""
     side = image.shape[0]
     for _ in range(count):
         ink = source.draw(rng, int(rng.integers(NUM_CLASSES)), side // 2)
@@ -78,7 +78,7 @@ def add_clutter(
 
 
 def make_object(rng: np.random.Generator, source: DigitSource, label: int, side: int) -> np.ndarray:
-    """One large digit on colour noise: BGR image."""
+    """Compose one large digit on colour noise: a BGR image."""
     image = smooth_noise(rng, side)
     add_clutter(rng, image, source, int(rng.integers(2)))
     size = int(rng.integers(side // 2, side - 1))
@@ -89,7 +89,7 @@ def make_object(rng: np.random.Generator, source: DigitSource, label: int, side:
 def make_scene(
     rng: np.random.Generator, source: DigitSource, side: int, cells: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Digits of different classes in most cells of a ``cells × cells`` layout, and the mask."""
+    """Compose digits of different classes in most of ``cells × cells`` cells: image and mask."""
     image, mask = smooth_noise(rng, side), np.zeros((side, side), np.uint8)
     add_clutter(rng, image, source, int(rng.integers(3)))
     cell = side // cells
@@ -107,7 +107,7 @@ def make_scene(
 
 
 def outline(ink: np.ndarray) -> np.ndarray:
-    """The convex hull of a digit's ink, as a bool mask: an object, not a pen stroke."""
+    """The convex hull of a digit's ink, as a bool mask."""
     points = np.argwhere(ink > 0.4)[:, ::-1].astype(np.int32)
     filled = np.zeros(ink.shape, np.uint8)
     cv2.fillConvexPoly(filled, cv2.convexHull(points), 1)
@@ -115,7 +115,7 @@ def outline(ink: np.ndarray) -> np.ndarray:
 
 
 def to_uint8(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Add a little sensor noise and quantise."""
+    """Add weak Gaussian noise and convert to 8 bits."""
     return ((image + rng.normal(0, 0.02, image.shape)).clip(0, 1) * 255).round().astype(np.uint8)
 
 
@@ -126,7 +126,7 @@ def write(path: Path, image: np.ndarray) -> None:
 
 
 def source_hash() -> str:
-    """Changes with this file, and so with the images that it writes."""
+    """A hash of this file: another version may write other images."""
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
@@ -136,8 +136,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--out-dir', type=Path, default=Path('data/digit_scenes'))
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--object-size', type=int, default=48, help='side of an object image, px')
-    parser.add_argument('--scene-size', type=int, default=72, help='side of a scene, px')
+    parser.add_argument(
+        '--object-size', type=int, default=48, help='side of an object image, in pixels'
+    )
+    parser.add_argument('--scene-size', type=int, default=72, help='side of a scene, in pixels')
     parser.add_argument('--cells', type=int, default=2, help='digits along a side of a scene')
     parser.add_argument(
         '--objects', type=int, nargs=2, default=(12000, 1000), metavar=('TRAIN', 'VAL')
@@ -160,13 +162,13 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    # Written beside and renamed, so that an interrupted run leaves no half data set.
+    # Write to another folder, then rename: an interrupted run leaves no incomplete data set.
     partial = args.out_dir.with_name(args.out_dir.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     for index, split in enumerate(('train', 'val')):
         source = DigitSource(split)
         long_split = {'train': 'training', 'val': 'validation'}[split]
-        # Each image has its own generator: a prefix of a larger data set is the same images.
+        # Each image has its own generator: fewer images are the first images of a larger data set.
         for i in trange(args.objects[index], desc=f'objects/{split}', mininterval=1):
             rng = np.random.default_rng((args.seed, index, 0, i))
             image = make_object(rng, source, i % NUM_CLASSES, args.object_size)

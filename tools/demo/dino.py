@@ -1,8 +1,8 @@
-"""DINO on the embedded data, over seeds: train without labels, then ask what the teacher knows.
+"""Train DINO on the embedded data over several seeds, then evaluate the features of the teacher.
 
-Every step is one call of the tools that a real run uses. The same questions are put to the models
-as they are initialised, which is what a collapsed run would fall back to. An interrupted run
-continues where it stopped.
+Every step calls a tool that a real run uses. The untrained models are evaluated in the same way,
+for comparison: the features of a collapsed run would be no better. An interrupted run continues
+where it stopped.
 """
 
 import argparse
@@ -12,10 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from plans import DEMO, ROOT, Row
+from experiments import DEMO, ROOT, Row
 from rich.console import Console
 from rich.table import Table
-from run import call, digest, finish, last_checkpoint, make_data, parse_scale, take_up
+from run import (
+    digest,
+    last_checkpoint,
+    make_data,
+    parse_scale,
+    prepare_run,
+    run_command,
+    write_result,
+)
 
 from locat_mm.cli.reporting import reports_errors
 
@@ -25,13 +33,13 @@ SMOKE = [
     *('train_cfg.max_epochs=2', 'train_cfg.val_interval=2'),
     *('train_dataloader.batch_size=16', 'train_dataloader.dataset.indices=64'),
 ]
-#: One step of length 0, before which the teacher becomes the student.
+#: One epoch with learning rate 0. At its start the student is copied to the teacher.
 UNTRAINED = [
     *('train_cfg.max_epochs=1', 'train_cfg.val_interval=2', 'param_scheduler=None'),
     *('optim_wrapper.optimizer.lr=0.0', 'train_dataloader.dataset.indices=64'),
 ]
 QUALITY = {'linear': 'linear (%)', 'knn': 'k-NN (%)', 'in_context': 'in-context mIoU (%)'}
-#: As DINO logs them, means of the last logging interval.
+#: Values that DINO logs; means over the last logging interval. See docs/features.md.
 HEALTH = ('entropy', 'batch_entropy', 'kl', 'spread')
 
 
@@ -44,47 +52,48 @@ def root(smoke: bool) -> Path:
 
 
 def run_tool(label: str, folder: Path, tool: str, *args: str) -> None:
+    """Run a tool with ``--work-dir folder``."""
     print(f'{label}, {folder.name} ...', flush=True)
     command = [sys.executable, str(ROOT / 'tools' / tool), *args, '--work-dir', str(folder)]
-    call(f'{label}, {folder.name}', folder / f'{Path(tool).stem}.txt', command)
+    run_command(f'{label}, {folder.name}', folder / f'{Path(tool).stem}.txt', command)
 
 
 def run_row(row: Row, seed: int, untrained: bool, smoke: bool) -> dict:
-    """Train one model and ask its teacher, or continue where an earlier run stopped.
+    """Train one model and evaluate its teacher, or continue where an earlier run stopped.
 
     Returns:
-        what ``train`` and ``ask`` say.
+        the results of ``train`` and ``evaluate``.
     """
     label = f'{row.name}{", untrained" * untrained}, seed {seed}'
     work_dir = root(smoke) / ('untrained' if untrained else 'trained') / row.stem / f'seed{seed}'
     seeded = [f'randomness.seed={seed}']
     scale = SMOKE if smoke else UNTRAINED if untrained else []
     health = train(row, label, work_dir / 'dino', [*seeded, *scale])
-    return ask(row, label, work_dir, [*seeded, *(SMOKE if smoke else [])]) | health
+    return evaluate(row, label, work_dir, [*seeded, *(SMOKE if smoke else [])]) | health
 
 
-def asked_by(row: Row) -> list[Path]:
+def evaluation_configs(row: Row) -> list[Path]:
     """The configs of linear, k-NN and in-context evaluation."""
     names = (f'linear_{row.stem}_dino', f'dino/{row.stem}_dino', f'in_context_{row.stem}')
     return [config(name) for name in names]
 
 
 def train(row: Row, label: str, folder: Path, options: list[str]) -> dict:
-    """DINO without labels.
+    """Train DINO without labels.
 
     Returns:
-        ``HEALTH``: the last training line of the log.
+        the values of ``HEALTH`` in the last training line of the log.
     """
     dino = config(f'dino/{row.stem}_dino')
-    earlier = take_up(f'{label}, trained', folder, digest([dino], options))
+    earlier = prepare_run(f'{label}, trained', folder, digest([dino], options))
     if earlier is not None:
         return earlier
     run_tool(label, folder, 'train.py', str(dino), '--resume', '--cfg-options', *options)
-    return finish(folder, read_health(folder))
+    return write_result(folder, read_health(folder))
 
 
 def read_health(folder: Path) -> dict:
-    """The last training line of a run's log, which a resumed run has in parts: see ``HEALTH``."""
+    """The values of ``HEALTH`` in the last training line. A resumed run has several log files."""
     lines = [
         json.loads(line)
         for file in sorted(folder.glob('*/vis_data/scalars.json'))
@@ -94,16 +103,16 @@ def read_health(folder: Path) -> dict:
     return {name: last[name] for name in HEALTH}
 
 
-def ask(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
-    """What the teacher that ``train`` left in ``work_dir / 'dino'`` knows.
+def evaluate(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
+    """Evaluate the teacher that ``train`` saved in ``work_dir / 'dino'``.
 
     Returns:
-        ``QUALITY``, in percent.
+        the values of ``QUALITY``, in percent.
     """
-    folder = work_dir / 'asked'
-    linear, knn, in_context = questions = asked_by(row)
+    folder = work_dir / 'evaluation'
+    linear, knn, in_context = configs = evaluation_configs(row)
     trained_as = (work_dir / 'dino' / 'fingerprint').read_text()
-    earlier = take_up(f'{label}, asked', folder, digest(questions, options, trained_as))
+    earlier = prepare_run(f'{label}, evaluation', folder, digest(configs, options, trained_as))
     if earlier is not None:
         return earlier
     teacher = last_checkpoint(work_dir / 'dino')
@@ -117,17 +126,17 @@ def ask(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
     run_tool(label, folder / 'linear_test', 'test.py', *tested)
     tested = [str(knn), teacher, *metrics, str(outs['knn'])]
     run_tool(label, folder / 'knn', 'test.py', *tested)
-    asked = [str(in_context), teacher, '--prefix', 'teacher.module.backbone']
+    segmented = [str(in_context), teacher, '--prefix', 'teacher.module.backbone']
     out = ['--out', str(outs['in_context'])]
-    run_tool(label, folder / 'in_context', 'analysis_tools/in_context.py', *asked, *out)
+    run_tool(label, folder / 'in_context', 'analysis_tools/in_context.py', *segmented, *out)
     keys = {'linear': 'accuracy/top1', 'knn': 'knn/top1_k20', 'in_context': 'mIoU'}
-    return finish(
+    return write_result(
         folder, {name: json.loads(path.read_text())[keys[name]] for name, path in outs.items()}
     )
 
 
 def show(table_of: dict[str, list[dict]]) -> None:
-    """Print means ± sample deviations over seeds."""
+    """Print the table: mean ± sample standard deviation over the seeds."""
     table = Table()
     table.add_column('model', no_wrap=True)
     for header in (*QUALITY.values(), *HEALTH):
@@ -150,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
     make_data()
     kinds = (False,) if args.smoke else (False, True)
     jobs = [(row, seed, kind) for kind in kinds for seed in range(args.seeds) for row in DEMO]
-    with ThreadPoolExecutor(max_workers=2) as pool:  # two models do not fill two cores alone
+    with ThreadPoolExecutor(max_workers=2) as pool:  # one model does not use two cores
         try:
             results = list(pool.map(lambda job: run_row(*job, args.smoke), jobs))
         finally:

@@ -1,9 +1,10 @@
-"""The main job end to end on embedded data: pretrain, freeze, decode, test, compare.
+"""Run the whole recipe on embedded data: pretrain, freeze, train a decoder, test, compare.
 
-Every step is one call of the tools that a real run uses (tools/train.py, tools/test.py,
-tools/analysis_tools); only the configs and the data are small. ``--ablation`` runs its rows over
-several seeds, ``--families`` every family for a few epochs through the dist tools, ``--attach``
-puts LocAt into the ViT that the demo pretrained. An interrupted run continues where it stopped.
+Every step calls a tool that a real run uses (tools/train.py, tools/test.py,
+tools/analysis_tools); only the configs and the data are small. ``--ablation`` trains the models of
+the ablation over several seeds. ``--families`` trains every family for a few epochs through the
+dist tools. ``--attach`` attaches LocAt to the ViT that the demo pretrained. An interrupted run
+continues where it stopped.
 """
 
 import argparse
@@ -20,9 +21,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from experiments import EXPERIMENTS, ROOT, SMOKE, Experiment, Row
 from figure import draw
 from mmengine.config import Config
-from plans import PLANS, ROOT, SMOKE, Plan, Row
 from table import average, show
 
 from locat_mm.analysis.gaussians import draw_gaussians
@@ -31,20 +32,20 @@ from locat_mm.cli.reporting import reports_errors
 
 DATA = Path('data/digit_scenes')
 PARTS = ('classify', 'segment')
-#: what a log line of mmengine says of the progress
+#: the parts of mmengine's log lines that state the progress
 PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
 
 
-def call(label: str, log: Path, command: list[str]) -> None:
-    """Run a tool; show its progress on one line in ten seconds, keep all of it in a log.
+def run_command(label: str, log: Path, command: list[str]) -> None:
+    """Run a tool. Print one progress line every ten seconds; write the whole output to a log.
 
     Raises:
-        SystemExit: if the tool fails, with the end of its output.
+        SystemExit: if the tool fails; the end of its output is printed.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     last_shown = time.monotonic()
-    # One thread each: two models or two processes run side by side, see main.
+    # One thread each: two models or two processes run at the same time, see main.
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
     with (
         open(log, 'w', encoding='utf-8') as file,
@@ -66,7 +67,7 @@ def call(label: str, log: Path, command: list[str]) -> None:
 
 
 def make_data() -> None:
-    """Write digit_scenes where this version of its converter has not yet."""
+    """Write digit_scenes, unless this version of its converter already wrote it."""
     converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
     meta = DATA / 'meta.json'
     source = hashlib.sha256(converter.read_bytes()).hexdigest()
@@ -74,39 +75,46 @@ def make_data() -> None:
         subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
 
 
-def fingerprint(row: Row, plan: Plan, smoke: bool) -> str:
-    """Changes with whatever a result depends on but the seed: configs, data, scale."""
+def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
+    """A hash of everything except the seed that a result depends on: configs, data, options."""
     configs = [config_path(row, part) for part in PARTS]
-    return digest(configs, plan.options, plan.processes, smoke)
+    return digest(configs, experiment.options, experiment.processes, smoke)
 
 
-def digest(configs: list[Path], *scale: object) -> str:
-    """Changes with configs, data and whatever else is handed in."""
+def digest(configs: list[Path], *settings: object) -> str:
+    """A hash of configs, data and further settings."""
     contents = [Config.fromfile(path).to_dict() for path in configs]
     meta = (DATA / 'meta.json').read_text()
-    return hashlib.sha256(repr((contents, meta, scale)).encode()).hexdigest()
+    return hashlib.sha256(repr((contents, meta, settings)).encode()).hexdigest()
 
 
-def take_up(label: str, work_dir: Path, current: str) -> dict | None:
-    """Make a run's folder ready to go on; empty it if it is of another ``digest``.
+def prepare_run(label: str, work_dir: Path, current: str) -> dict | None:
+    """Create the folder of a run, or empty it if it belongs to another fingerprint.
+
+    Args:
+        label: the run's name, for messages.
+        work_dir: the folder.
+        current: the fingerprint of the run.
 
     Returns:
-        the result, if the run is already done.
+        the result if the run is already done, else None.
     """
-    mark, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
-    if work_dir.exists() and (not mark.exists() or mark.read_text() != current):
-        print(f'{label}: configs or data have changed, so it runs anew')
+    fingerprint_file, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
+    if work_dir.exists() and (
+        not fingerprint_file.exists() or fingerprint_file.read_text() != current
+    ):
+        print(f'{label}: configs or data have changed, so it starts again')
         shutil.rmtree(work_dir)
     if result_file.exists():
         print(f'{label}: already done')
         return json.loads(result_file.read_text())
     work_dir.mkdir(parents=True, exist_ok=True)
-    mark.write_text(current)
+    fingerprint_file.write_text(current)
     return None
 
 
-def finish(work_dir: Path, result: dict) -> dict:
-    """Mark the run in a folder as done; returns its result."""
+def write_result(work_dir: Path, result: dict) -> dict:
+    """Write the result of a run, which marks it as done; return the result."""
     (work_dir / 'result.json').write_text(json.dumps(result))
     return result
 
@@ -119,13 +127,13 @@ def in_context_config(row: Row) -> Path:
     return ROOT / 'configs' / 'demo' / f'in_context_{row.stem}.py'
 
 
-def look_at_features(row: Row, plan: Plan, smoke: bool) -> dict:
-    """What the pretrained features of seed 0 know without any further training.
+def evaluate_features(row: Row, experiment: Experiment, smoke: bool) -> dict:
+    """Evaluate the pretrained features of seed 0 without further training.
 
     Returns:
         ``knn`` (top-1 of 20 neighbours) and ``in_context`` (mIoU), percent.
     """
-    work_dir = plan.work_dir(row, 0, smoke)
+    work_dir = experiment.work_dir(row, 0, smoke)
     checkpoint = last_checkpoint(work_dir / 'classify')
     classifier, in_context = map(str, (config_path(row, 'classify'), in_context_config(row)))
     results = {}
@@ -136,21 +144,22 @@ def look_at_features(row: Row, plan: Plan, smoke: bool) -> dict:
         part_dir = work_dir / name
         out = part_dir / 'metrics.json'
         args += ['--work-dir', str(part_dir), '--out', str(out)]
-        command = plan.command(f'analysis_tools/{name}', args)
-        call(f'{row.name}, {name}', part_dir / 'test.txt', command)
+        command = experiment.command(f'analysis_tools/{name}', args)
+        run_command(f'{row.name}, {name}', part_dir / 'test.txt', command)
         results[name] = round(json.loads(out.read_text())[key], 2)
     return results
 
 
-def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
-    """Pretrain and decode one model, or continue where an earlier run stopped.
+def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
+    """Train one model and its decoder, or continue where an earlier run stopped.
 
     Returns:
         ``name``, ``top1`` and ``miou`` (percent), ``params`` (of the backbone) and
-        ``seconds`` (wall time of training, both parts).
+        ``seconds`` (wall time of both trainings).
     """
-    work_dir = plan.work_dir(row, seed, smoke)
-    earlier = take_up(f'{row.name}, seed {seed}', work_dir, fingerprint(row, plan, smoke))
+    work_dir = experiment.work_dir(row, seed, smoke)
+    current = fingerprint(row, experiment, smoke)
+    earlier = prepare_run(f'{row.name}, seed {seed}', work_dir, current)
     if earlier is not None:
         return earlier
     metrics, checkpoints = {}, {}
@@ -158,28 +167,28 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
         label = f'{row.name}, seed {seed}, {part}'
         print(f'{label} ...', flush=True)
         config, part_dir = str(config_path(row, part)), work_dir / part
-        chosen = SMOKE if smoke else plan.options
+        chosen = SMOKE if smoke else experiment.options
         options = [f'randomness.seed={seed}', *chosen.get(part, ())]
         if part == 'classify' and row.start is not None:
-            start = last_checkpoint(plan.work_dir(row.start, seed, smoke) / part)
+            start = last_checkpoint(experiment.work_dir(row.start, seed, smoke) / part)
             options.append(f'model.init_cfg.checkpoint={start}')
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
-        with added_to(work_dir / 'seconds'):
-            call(
+        with add_elapsed_time(work_dir / 'seconds'):
+            run_command(
                 label,
                 part_dir / 'train.txt',
-                plan.command(
+                experiment.command(
                     'train',
                     [config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options],
                 ),
             )
         checkpoints[part] = last_checkpoint(part_dir)
         out = part_dir / 'metrics.json'
-        call(
+        run_command(
             f'{label}, test',
             part_dir / 'test.txt',
-            plan.command(
+            experiment.command(
                 'test',
                 [
                     *(config, checkpoints[part], '--work-dir', str(part_dir / 'test')),
@@ -195,16 +204,16 @@ def run_row(row: Row, seed: int, plan: Plan, smoke: bool) -> dict:
         params=count_parameters(checkpoints['classify']),
         seconds=round(float((work_dir / 'seconds').read_text()), 1),
     )
-    return finish(work_dir, result)
+    return write_result(work_dir, result)
 
 
-def draw_gaussians_of(row: Row, plan: Plan, smoke: bool) -> None:
-    """What GAug learned in pretraining, over one scene."""
-    checkpoint = last_checkpoint(plan.work_dir(row, 0, smoke) / 'classify')
+def draw_gaussians_of(row: Row, experiment: Experiment, smoke: bool) -> None:
+    """Draw the Gaussians that GAug learned in pretraining, for one scene."""
+    checkpoint = last_checkpoint(experiment.work_dir(row, 0, smoke) / 'classify')
     scene = min((DATA / 'scenes' / 'images' / 'validation').glob('*.png'))
-    out = plan.root(smoke) / 'kernels.png'
+    out = experiment.root(smoke) / 'gaussians.png'
     draw_gaussians(str(config_path(row, 'classify')), checkpoint, str(scene), str(out))
-    print(f'Kernels of {row.name}: {out}')
+    print(f'Gaussians of {row.name}: {out}')
 
 
 def last_checkpoint(folder: Path) -> str:
@@ -212,8 +221,8 @@ def last_checkpoint(folder: Path) -> str:
 
 
 @contextmanager
-def added_to(file: Path) -> Iterator[None]:
-    """Add the time spent inside to the seconds in a file, also when interrupted."""
+def add_elapsed_time(file: Path) -> Iterator[None]:
+    """Add the time spent in the context to the seconds in a file, also after an error."""
     before = float(file.read_text()) if file.exists() else 0.0
     start = time.monotonic()
     try:
@@ -231,9 +240,9 @@ def count_parameters(checkpoint: str) -> int:
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument('--ablation', action='store_true', help='all rows, over several seeds')
+    kind.add_argument('--ablation', action='store_true', help='the ablation, over several seeds')
     kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
-    kind.add_argument('--attach', action='store_true', help="LocAt into the demo's trained ViT")
+    kind.add_argument('--attach', action='store_true', help='attach LocAt to the trained ViT')
     parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
     return parse_scale(parser, argv)
 
@@ -241,10 +250,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def parse_scale(
     parser: argparse.ArgumentParser, argv: list[str] | None = None
 ) -> argparse.Namespace:
-    """Parse the command line, to which options for the size of a demo are added."""
-    parser.add_argument('--seeds', type=int, default=3, help='how many, where seeds are averaged')
+    """Add the options for the size of a demo, and parse the command line."""
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds that are averaged')
     parser.add_argument(
-        '--smoke', action='store_true', help='check the wiring; the numbers mean nothing'
+        '--smoke', action='store_true', help='only check that it runs; the numbers mean nothing'
     )
     args = parser.parse_args(argv)
     if args.seeds < 1:
@@ -256,32 +265,28 @@ def parse_scale(
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
     chosen = [name for name in ('ablation', 'families', 'attach') if getattr(args, name)]
-    plan = PLANS[chosen[0] if chosen else 'demo']
-    work_dir = plan.root(args.smoke)
+    experiment = EXPERIMENTS[chosen[0] if chosen else 'demo']
+    work_dir = experiment.root(args.smoke)
     if args.fresh:
         shutil.rmtree(work_dir, ignore_errors=True)
     make_data()
-    rows = plan.rows
+    rows = experiment.rows
     seeds = range(args.seeds if args.ablation else 1)
-    # Seeds outside, so that an early stop leaves whole tables. Two at a time: models this small
-    # do not fill two cores alone.
-    at_a_time = 1 if plan.processes > 1 else 2
+    # The loop over seeds is the outer one: after an early stop all models of a seed are done.
+    # Two models at a time, because one of this size does not use two cores.
+    at_a_time = 1 if experiment.processes > 1 else 2
     jobs = [(row, seed) for seed in seeds for row in rows]
     results: dict[Row, list[dict]] = {row: [] for row in rows}
     with ThreadPoolExecutor(max_workers=at_a_time) as pool:
         try:
-            for is_later in (False, True):  # rows that start from others' classifiers come later
+            for is_later in (False, True):  # first the models that others start from
                 due = [job for job in jobs if (job[0].start is not None) == is_later]
-                for job, result in zip(
-                    due, pool.map(lambda job: run_row(*job, plan, args.smoke), due), strict=True
-                ):
+                done = pool.map(lambda job: run_row(*job, experiment, args.smoke), due)
+                for job, result in zip(due, done, strict=True):
                     results[job[0]].append(result)
-            if plan.features:
-                for row, found in zip(
-                    rows,
-                    pool.map(lambda row: look_at_features(row, plan, args.smoke), rows),
-                    strict=True,
-                ):
+            if experiment.features:
+                done = pool.map(lambda row: evaluate_features(row, experiment, args.smoke), rows)
+                for row, found in zip(rows, done, strict=True):
                     results[row][0] |= found
         finally:
             pool.shutdown(cancel_futures=True)
@@ -289,24 +294,24 @@ def main(argv: list[str] | None = None) -> None:
         summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
     else:
         summary = [results[row][0] for row in rows]
-    summary_file = work_dir / f'{plan.summary}.json'
+    summary_file = work_dir / f'{experiment.summary}.json'
     summary_file.write_text(json.dumps(summary, indent=2) + '\n')
     show(summary)
     print(
-        f'Models at a time: {at_a_time}, processes each: {plan.processes}, threads of a process: '
-        f'1. Table: {summary_file}'
+        f'Models at a time: {at_a_time}, processes each: {experiment.processes}, '
+        f'threads of a process: 1. Table: {summary_file}'
     )
-    if plan.picture is not None:
+    if experiment.picture is not None:
         models = {
             row.name: (
                 config_path(row, 'segment'),
-                plan.work_dir(row, 0, args.smoke) / 'segment',
+                experiment.work_dir(row, 0, args.smoke) / 'segment',
             )
             for row in rows
         }
-        print(f'Picture: {draw(models, DATA / "scenes", work_dir / plan.picture)}')
-    if plan.features:
-        draw_gaussians_of(rows[-1], plan, args.smoke)
+        print(f'Picture: {draw(models, DATA / "scenes", work_dir / experiment.picture)}')
+    if experiment.features:
+        draw_gaussians_of(rows[-1], experiment, args.smoke)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""The demo's table."""
+"""The demo's result table."""
 
 import numpy as np
 from rich.console import Console
@@ -8,7 +8,7 @@ __all__ = ['average', 'show']
 
 
 def average(results: list[dict]) -> dict:
-    """Mean and sample deviation of one row over its seeds."""
+    """Mean and sample standard deviation of one model over its seeds."""
     summary = {key: results[0][key] for key in ('name', 'params')}
     for key in ('top1', 'miou', 'seconds'):
         values = [result[key] for result in results]
@@ -19,7 +19,7 @@ def average(results: list[dict]) -> dict:
 
 
 def show(rows: list[dict]) -> None:
-    """Print the table."""
+    """Print the table, one row per model."""
 
     def cell(row: dict, key: str, digits: int) -> str:
         deviation = row.get(f'{key}_std')

@@ -1,11 +1,11 @@
-"""Check every image and annotation of a config's data sets, before a run finds what is broken.
+"""Check every image and annotation of a config's data sets before training.
 
-Problems, by kind and with the files' names: what is missing, cannot be read or decoded, is
-truncated, masks that are of another size than their image or deeper than 8 bits, labels and
-classes out of range. Notes, which leave the exit status 0: images that decode with a warning (of
-the JPEG library, about bytes that do not belong there), masks without a label, classes without
-a sample, images in more than one data set. Files are read as the config's own pipeline reads
-them, for mmpretrain and mmseg alike.
+Files are read as the config's own pipeline reads them, for mmpretrain and mmseg. The report lists
+problems, with the names of the files: files that are missing, unreadable or truncated; masks whose
+size differs from their image or that have more than 8 bits; labels and classes out of range. It
+also lists notes, which leave the exit status 0: images that decode with a warning of the JPEG
+library (about unexpected bytes), masks without a label, classes without a sample, images in more
+than one data set.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from locat_mm.datasets import (
     leaves,
 )
 
-#: Names that are printed of each kind; the report has all.
+#: Names that are printed for each kind; the file --out has all.
 SHOWN = 5
 
 
@@ -50,8 +50,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file of mmpretrain or mmseg')
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=SPLITS)
-    parser.add_argument('--num-workers', type=int, default=os.cpu_count(), help='processes')
-    parser.add_argument('--out', type=Path, help='a report with every name, as JSON')
+    parser.add_argument(
+        '--num-workers', type=int, default=os.cpu_count(), help='number of processes'
+    )
+    parser.add_argument('--out', type=Path, help='JSON file for a report with all names')
     add_cfg_options(parser)
     return parser.parse_args(argv)
 
@@ -60,7 +62,7 @@ SPLITS = ('train', 'val', 'test')
 
 
 class Samples(Dataset):
-    """What there is to say about each sample of a data set."""
+    """Reads a data set; each item is a dict of findings about one sample."""
 
     def __init__(self, dataset: Any) -> None:
         loading = [t for t in dataset.pipeline.transforms if _loads(t)]
@@ -76,7 +78,7 @@ class Samples(Dataset):
         info = self.dataset.get_data_info(index)
         path, seg_map_path = info.get('img_path'), info.get('seg_map_path')
         found: dict = dict(name=path or f'sample {index}')
-        if self.printed is None:  # a file of this worker's own
+        if self.printed is None:  # each worker has a file of its own
             self.printed = tempfile.TemporaryFile()
         try:
             with _stderr_to(self.printed) as warned:
@@ -103,7 +105,7 @@ def _loads(transform: Any) -> bool:
 
 
 def _check_depth(path: str) -> tuple[str, str] | None:
-    """mmseg cuts masks to 8 bits: class 256 would become 0."""
+    """mmseg converts masks to 8 bits, so class 256 would become class 0."""
     if not os.path.isfile(path):
         return None
     with Image.open(path) as image:
@@ -120,7 +122,7 @@ def _hash(path: str) -> bytes | None:
 
 @contextmanager
 def _stderr_to(file: Any) -> Iterator[list[str]]:
-    """What C libraries print to stderr; libjpeg tells of damage in no other way."""
+    """Collect the lines that C libraries print to stderr. libjpeg reports damage only there."""
     lines: list[str] = []
     kept = os.dup(2)
     os.dup2(file.fileno(), 2)
@@ -137,7 +139,7 @@ def _stderr_to(file: Any) -> Iterator[list[str]]:
 
 
 class Report:
-    """What was found in all splits."""
+    """The findings in all splits."""
 
     def __init__(self) -> None:
         self.problems: dict[str, list[str]] = defaultdict(list)
@@ -146,7 +148,7 @@ class Report:
         self._first: dict[bytes, tuple[str, str]] = {}
 
     def check(self, split: str, dataset: Any, num_workers: int) -> None:
-        """Read a data set. Memory: one hash per image, and the names of what is broken."""
+        """Read a data set. Memory: one hash per image, and the names of damaged files."""
         start = time.perf_counter()
         classes = dataset.metainfo.get('classes') or ()
         ignore_index = getattr(dataset, 'ignore_index', 255)
@@ -229,10 +231,10 @@ def _name(classes: Any, index: int) -> str:
 
 
 def build(cfg: Config, split: str) -> list:
-    """The data sets of a split.
+    """Build the data sets of a split.
 
     Raises:
-        FileNotFoundError, ValueError, AssertionError, RuntimeError: as the data set's class does.
+        FileNotFoundError, ValueError, AssertionError, RuntimeError: from the data set's class.
     """
     loader = f'{split}_dataloader'
     dataset_cfg = cfg[loader].dataset

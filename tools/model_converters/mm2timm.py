@@ -1,6 +1,6 @@
-"""Turn a checkpoint of an OpenMMLab classifier or segmentor into timm's / the authors' form.
+"""Convert a checkpoint of an OpenMMLab classifier or segmentor to the key names of timm.
 
-Names alone change. Of a segmentor the backbone is taken.
+The authors use the same names. Only the names change. Of a segmentor only the backbone is written.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from locat_mm.cli.reporting import reports_errors
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('src', help="checkpoint of OpenMMLab's, e.g. epoch_300.pth")
+    parser.add_argument('src', help='checkpoint of OpenMMLab, e.g. epoch_300.pth')
     parser.add_argument('dst', help='file to write: .safetensors, .pth or .pt')
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     add_trust_checkpoint(parser)
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     write_state_dict(state, args.dst, args.force)
     print(f'{args.dst}: {len(state)} tensors')
     if left_out:
-        print(f'A segmentor: its backbone alone, without {len(left_out)} other tensors.')
+        print(f'Segmentor: the backbone alone, without {len(left_out)} other tensors.')
 
 
 if __name__ == '__main__':

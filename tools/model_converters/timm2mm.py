@@ -1,7 +1,7 @@
-"""Turn weights of timm or of the authors into a checkpoint of an OpenMMLab classifier.
+"""Convert weights of timm or of the authors to a checkpoint of an OpenMMLab classifier.
 
-Names alone change. Loading does the same by itself; a converted file is for tools that know
-OpenMMLab's names alone.
+Only the names change. Loading in this package does the same; a converted file is for tools that
+read only the names of OpenMMLab.
 """
 
 import argparse
@@ -25,8 +25,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         '--fc-norm',
         choices=['neck', 'backbone'],
-        help='where the norm after average pooling goes: to the neck with PRR, else to the '
-        'backbone; by default PRR is taken for granted where there is GAug',
+        help='part that gets the norm after average pooling: the neck for models with PRR, else '
+        'the backbone; by default the neck for models with GAug',
     )
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     add_trust_checkpoint(parser)

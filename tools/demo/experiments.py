@@ -1,18 +1,18 @@
-"""What the demo can run: rows of models, and how far each goes."""
+"""The demo's experiments: which models are trained, with which options, on how many processes."""
 
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['PLANS', 'ROOT', 'SMOKE', 'Plan', 'Row']
+__all__ = ['DEMO', 'EXPERIMENTS', 'ROOT', 'SMOKE', 'Experiment', 'Row']
 
 ROOT = Path(__file__).resolve().parents[2]
-#: ``--smoke``: a few updates, to see that everything is wired
+#: ``--smoke``: a few updates, to check that every step runs
 SMOKE = {
     'classify': ['train_cfg.max_epochs=1', 'param_scheduler=None'],
     'segment': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
 }
-#: ``--families``: two epochs and 150 iterations, the global batch on two processes
+#: ``--families``: two epochs and 150 iterations; two processes share the global batch
 SHORT = {
     'classify': ['train_cfg.max_epochs=2', 'train_dataloader.batch_size=32'],
     'segment': [
@@ -24,8 +24,12 @@ SHORT = {
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table: its name, the stem of its two configs, and whose classifier its own
-    starts from.
+    """One model, which is one row of the result table.
+
+    Attributes:
+        name: in the table.
+        stem: common part of the names of its two configs, relative to ``configs/demo``.
+        start: the model whose trained classifier this model's classifier starts from, or None.
     """
 
     name: str
@@ -43,8 +47,6 @@ ABLATION = (
     Row('ViT - position embedding', 'ablation/vit_nopos'),
     Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
 )
-
-
 FAMILIES = (
     *DEMO,
     *(
@@ -61,8 +63,19 @@ ATTACH = (
 
 
 @dataclass(frozen=True)
-class Plan:
-    """A table: its rows, where they run, for how long and on how many processes."""
+class Experiment:
+    """A result table: its models, and how they are trained.
+
+    Attributes:
+        rows: the models.
+        folder: name of the folder in ``work_dirs``.
+        options: ``'classify'`` or ``'segment'`` -> ``--cfg-options`` of that training.
+        processes: per model; several start through the dist tools.
+        summary: name of the JSON file of the table, without suffix.
+        picture: name of the figure of segmentation maps, or None for no figure.
+        features: also evaluate the pretrained features: k-NN, in-context segmentation, a figure of
+            GAug's Gaussians.
+    """
 
     rows: tuple[Row, ...]
     folder: str
@@ -70,17 +83,18 @@ class Plan:
     processes: int = 1
     summary: str = 'summary'
     picture: str | None = None
-    #: also look at the pretrained features: k-NN, in-context segmentation, a figure of kernels
     features: bool = False
 
     def root(self, smoke: bool) -> Path:
+        """The folder of all runs."""
         return Path('work_dirs') / (f'{self.folder}_smoke' if smoke else self.folder)
 
     def work_dir(self, row: Row, seed: int, smoke: bool) -> Path:
+        """The folder of one run."""
         return self.root(smoke) / row.stem / f'seed{seed}'
 
     def command(self, tool: str, args: list[str]) -> list[str]:
-        """A tool, such as ``'train'``, with its arguments, as a user would call it."""
+        """The command line of a tool, such as ``'train'``, as a user would type it."""
         if self.processes == 1 or tool not in ('train', 'test'):
             return [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *args]
         count = 2 if tool == 'test' else 1  # config and checkpoint, or the config
@@ -88,9 +102,9 @@ class Plan:
         return ['bash', script, *args[:count], str(self.processes), *args[count:]]
 
 
-PLANS = {
-    'demo': Plan(DEMO, 'demo', picture='demo.png', features=True),
-    'ablation': Plan(ABLATION, 'demo_ablation'),
-    'families': Plan(FAMILIES, 'demo_families', SHORT, processes=2),
-    'attach': Plan(ATTACH, 'demo', summary='attach', picture='attach.png'),
+EXPERIMENTS = {
+    'demo': Experiment(DEMO, 'demo', picture='demo.png', features=True),
+    'ablation': Experiment(ABLATION, 'demo_ablation'),
+    'families': Experiment(FAMILIES, 'demo_families', SHORT, processes=2),
+    'attach': Experiment(ATTACH, 'demo', summary='attach', picture='attach.png'),
 }
