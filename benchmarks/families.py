@@ -28,8 +28,9 @@ from measure import (
     provenance,
 )
 
-from locat_mm.analysis.complexity import METHOD, build_model, input_size, measure_complexity
+from locat_mm.analysis.complexity import METHOD, input_size, measure_complexity
 from locat_mm.config import load_config
+from locat_mm.models.building import build_model
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 NAMES = dict(vit='ViT', regvit='RegViT', ropevit='RoPEViT', jumbo='Jumbo', swin='Swin')

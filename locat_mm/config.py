@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,12 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-__all__ = ['config_path', 'load_config', 'walk']
+from .helpers import doing
+
+__all__ = ['check_keys', 'config_path', 'load_config', 'walk']
 
 
+@doing('reading the config')
 def load_config(path: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
     """Read a config and apply the command line's overrides.
 
@@ -37,19 +40,28 @@ def load_config(path: str, overrides: dict | None = None, work_dir: str | None =
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    known = frozenset(inspect.signature(Runner.__init__).parameters)
-    for key in cfg:
+    check_keys(cfg, path)
+    if cfg.get('default_scope') == 'mmpretrain':
+        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if cfg.get(name):
+                cfg[name].setdefault('collate_fn', dict(type='default_collate'))
+    return cfg
+
+
+def check_keys(keys: Iterable[str], path: str) -> None:
+    """Find top-level keys of a config that look like misspelt arguments of mmengine's Runner.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    known = inspect.signature(Runner.__init__).parameters
+    for key in keys:
         close = difflib.get_close_matches(key, known, n=1, cutoff=0.85)
         if close and key not in known:
             raise ValueError(
                 f'{path}: unknown key {key!r}, which would be ignored. Did you mean {close[0]!r}? '
                 'A variable of your own needs a less similar name.'
             )
-    if cfg.get('default_scope') == 'mmpretrain':
-        for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            if cfg.get(name):
-                cfg[name].setdefault('collate_fn', dict(type='default_collate'))
-    return cfg
 
 
 def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:

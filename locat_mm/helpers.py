@@ -1,12 +1,33 @@
 """Small functions that several parts of the package need."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-__all__ = ['check_choice', 'innermost', 'listed']
+__all__ = ['add_note', 'check_choice', 'doing', 'innermost', 'listed']
+
+
+@contextmanager
+def doing(what: str | Callable[[], str]) -> Iterator[None]:
+    """Context manager or decorator: note on every passing exception what the program was doing.
+
+    Args:
+        what: for example ``'reading the config'``; a function is called after the error. The note
+            is this text after ``'while '``.
+    """
+    try:
+        yield
+    except Exception as error:
+        add_note(error, f'while {what if isinstance(what, str) else what()}')
+        raise
+
+
+def add_note(error: Exception, note: str) -> None:
+    """``error.add_note(note)`` (PEP 678), which Python 3.10 lacks."""
+    vars(error)['__notes__'] = [*getattr(error, '__notes__', ()), note]
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
@@ -16,13 +37,13 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def innermost(model: Any) -> nn.Module:
-    """The model inside the wrappers of distribution and of test-time augmentation."""
+    """The model inside wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 def listed(names: list[str], most: int = 8) -> str:
-    """The first of some names, and how many more there are."""
+    """The first ``most`` names, and how many more there are."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more

@@ -1,10 +1,9 @@
-"""Registries of locat_mm: children of mmengine's roots.
+"""Registries of locat_mm: children of mmengine's root registries.
 
-``type='locat_mm.X'`` resolves from every scope without an import, because mmengine
-imports ``locat_mm.registry`` for the scope and then the ``locations`` below.
-``type='X'`` resolves from every scope once ``locat_mm`` is imported
-(``custom_imports=dict(imports=['locat_mm'])``), because :func:`register` also enters the
-class at mmengine's root, where child registries look last.
+``type='locat_mm.X'`` works in every scope without an import, because mmengine imports
+``locat_mm.registry`` for the scope and then the ``locations`` below. ``type='X'`` works in every
+scope once ``locat_mm`` is imported (``custom_imports=dict(imports=['locat_mm'])``), because
+:func:`register` also adds the class to mmengine's root registry, where child registries look last.
 """
 
 from collections.abc import Callable
@@ -58,20 +57,22 @@ TRANSFORMS = Registry(
 _T = TypeVar('_T', bound=Callable)
 
 
-def register(registry: Registry) -> Callable[[_T], _T]:
+def register(registry: Registry, *old_names: str) -> Callable[[_T], _T]:
     """Decorator: register a class, or a function that builds, as ``locat_mm.NAME`` and ``NAME``.
 
-    Only for names that no other OpenMMLab package is likely to use, since the root registry
-    is shared by all of them.
+    Only for names that no other OpenMMLab package is likely to use, because all of them share
+    the root registry.
 
     Args:
         registry: one of the registries of this module.
+        *old_names: further names, for configs of earlier versions.
     """
-    assert registry.parent is not None
+    parent = registry.parent
+    assert parent is not None
 
     def wrap(cls: _T) -> _T:
-        registry.register_module(module=cls)
-        registry.parent.register_module(module=cls)
+        for target in (registry, parent):
+            target.register_module([cls.__name__, *old_names], module=cls)
         return cls
 
     return wrap

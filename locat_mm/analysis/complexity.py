@@ -1,6 +1,5 @@
 """What a model costs: parameters, and multiply-accumulates of one image."""
 
-import copy
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +7,9 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..registry import MODELS
+from ..models.building import build_model
 
-__all__ = ['METHOD', 'Complexity', 'Cost', 'build_model', 'input_size', 'measure_complexity']
+__all__ = ['METHOD', 'Complexity', 'Cost', 'input_size', 'measure_complexity']
 
 #: What the numbers mean; tools print it beside them.
 METHOD = (
@@ -80,13 +79,6 @@ def measure_complexity(cfg: Config, image_size: tuple[int, int] | None = None) -
     macs['head'] = total.macs - sum(macs.values())
     parts = {name: Cost(parameters[name], trainable[name], macs[name]) for name in macs}
     return Complexity((rows, columns), parts, total)
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """Build the model of an mmpretrain or mmseg config, without loading any weights."""
-    # mmseg writes into the config that it builds from.
-    with MODELS.switch_scope_and_registry(cfg.get('default_scope')) as registry:
-        return registry.build(copy.deepcopy(cfg.model))
 
 
 def input_size(cfg: Config) -> tuple[int, int]:

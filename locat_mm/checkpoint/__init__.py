@@ -6,18 +6,19 @@ keeps its random weights looks like a bad method. Importing teaches mmengine's
 the plain data in mmengine's checkpoints.
 """
 
-from .finding import find_resumable
+from .finding import find_resumable, whole_checkpoints
 from .fitting import Fit, check_fit
 from .loading import init_from_pretrained, load_official, pretrained_of, watch_pretrained
-from .names import to_official, to_openmmlab
+from .names import strip_prefix, to_official, to_openmmlab
 from .reading import allow_plain_data, read_content, unwrap
 from .resuming import check_average, check_resumable, check_training_state
-from .sources import read_state_dict, trust_checkpoints
+from .sources import ReadAhead, read_state_dict, trust_checkpoints
 from .writing import AtomicBackend, check_target, write_beside, write_state_dict
 
 __all__ = [
     'AtomicBackend',
     'Fit',
+    'ReadAhead',
     'allow_plain_data',
     'check_average',
     'check_fit',
@@ -30,11 +31,13 @@ __all__ = [
     'pretrained_of',
     'read_content',
     'read_state_dict',
+    'strip_prefix',
     'to_official',
     'to_openmmlab',
     'trust_checkpoints',
     'unwrap',
     'watch_pretrained',
+    'whole_checkpoints',
     'write_beside',
     'write_state_dict',
 ]

@@ -1,48 +1,44 @@
-"""The newest whole checkpoint of a run."""
+"""The checkpoints that a run can be resumed from."""
 
 import logging
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.logging import print_log
 
-__all__ = ['find_resumable']
+from .reading import find_zip_damage
+
+__all__ = ['find_resumable', 'whole_checkpoints']
 
 
 def find_resumable(work_dir: str | Path) -> str | None:
-    """The latest whole checkpoint of a run; broken ones are passed over with a warning.
+    """The latest whole checkpoint of a run, or None if there is none.
 
     Args:
         work_dir: of the run.
+    """
+    return next(whole_checkpoints(work_dir), None)
 
-    Returns:
-        its path, or None if there is none.
+
+def whole_checkpoints(work_dir: str | Path) -> Iterator[str]:
+    """The checkpoints of a run, newest first; damaged ones are skipped with a warning.
+
+    Checkpoints of the best score are omitted because they have no optimizer state. If the newest
+    is remote or a folder (sharded), it is the only one, and it is not checked.
+
+    Args:
+        work_dir: of the run.
     """
     mark = Path(work_dir) / 'last_checkpoint'
     named = mark.read_text().strip() if mark.is_file() else ''
-    if '://' in named or (named and Path(named).is_dir()):  # remote or sharded: mmengine's
-        return named
-    latest_first = sorted(Path(work_dir).glob('*.pth'), key=_age, reverse=True)
-    candidates = [p for p in latest_first if not p.name.startswith('best_')]  # no optimizer in it
-    if named:
-        candidates.insert(0, Path(named))
-    for path in dict.fromkeys(candidates):
-        problem = _problem(path)
+    if '://' in named or (named and Path(named).is_dir()):
+        yield named
+        return
+    files = [path for path in Path(work_dir).glob('*.pth') if not path.name.startswith('best_')]
+    files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in dict.fromkeys([*([Path(named)] if named else []), *files]):
+        problem = find_zip_damage(path)
         if problem is None:
-            return str(path)
-        print_log(f'{path} is passed over: {problem}', 'current', logging.WARNING)
-    return None
-
-
-def _age(path: Path) -> int:
-    return path.stat().st_mtime_ns
-
-
-def _problem(path: Path) -> str | None:
-    """Why a file is no whole checkpoint of torch's, or None."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
-        return f'it is truncated or no checkpoint ({error})'
-    return None if broken is None else f'its part {broken} is damaged'
+            yield str(path)
+        else:
+            print_log(f'{path} is skipped: {problem}', 'current', logging.WARNING)

@@ -9,6 +9,7 @@ from mmengine.model import PretrainedInit
 from torch import nn
 
 from .fitting import check_fit, fit, fit_as_is
+from .names import strip_prefix
 from .reading import StateDict
 from .sources import read_state_dict
 
@@ -78,14 +79,8 @@ def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> b
         return False
     state = read_state_dict(init.checkpoint, init.map_location)
     if init.prefix:
-        prefix = init.prefix if init.prefix.endswith('.') else f'{init.prefix}.'
-        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        if not part:
-            first = ', '.join(list(state)[:5])
-            raise ValueError(
-                f'{init.checkpoint} has no key that starts with {prefix!r}; its first are {first}'
-            )
-        # What stands under a prefix is a backbone of ours: its embeddings need not be square.
+        part = strip_prefix(state, init.prefix, init.checkpoint)
+        # Under a prefix there is a backbone of OpenMMLab: its embeddings need not be square.
         state = {f'backbone.{key}': value for key, value in part.items()}
     fitted = check_fit(backbone, state, str(init.checkpoint), whole=False)
     backbone.load_state_dict(fitted.state)

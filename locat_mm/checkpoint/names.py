@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .reading import StateDict
 
-__all__ = ['merge_shared', 'to_official', 'to_openmmlab']
+__all__ = ['merge_shared', 'shared_name', 'strip_prefix', 'to_official', 'to_openmmlab']
 
 _BACKBONE, _NECK_NORM, _HEAD = 'backbone.', 'neck.norm.', 'head.fc.'
 #: Jumbo's layers share one MLP; files hold it once, or once per layer.
@@ -64,6 +64,25 @@ def to_openmmlab(state: StateDict, neck_norm: bool) -> dict[str, Tensor]:
             target = _BACKBONE + key
         renamed[target] = value
     return renamed
+
+
+def strip_prefix(state: StateDict, prefix: str, source: str) -> dict[str, Tensor]:
+    """The weights under a prefix, without it.
+
+    Args:
+        state: name -> tensor.
+        prefix: with or without the dot at its end.
+        source: what to call the weights in the message.
+
+    Raises:
+        ValueError: if no name starts with the prefix.
+    """
+    prefix = f'{prefix.removesuffix(".")}.'
+    part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not part:
+        first = ', '.join(list(state)[:5])
+        raise ValueError(f'{source} has no key that starts with {prefix!r}; its first are {first}')
+    return part
 
 
 def merge_shared(state: StateDict) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,13 +15,21 @@ from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import get_unsafe_globals_in_checkpoint
 
-__all__ = ['StateDict', 'allow_plain_data', 'read_content', 'read_file', 'unwrap']
+__all__ = [
+    'StateDict',
+    'allow_plain_data',
+    'find_zip_damage',
+    'read_content',
+    'read_file',
+    'unwrap',
+]
 
 StateDict = Mapping[str, Tensor]
 
 _WRAPPERS = ('state_dict', 'model')
-#: Errors with a text that says what is wrong with a file.
+#: Errors whose text states what is wrong with a file.
 _TELLING = (
     *(pickle.UnpicklingError, SafetensorError, zipfile.BadZipFile),
     *(OSError, RuntimeError, ValueError),
@@ -64,13 +71,16 @@ def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
     try:
         if path.suffix == '.safetensors':
             return load_file(path)
-        _check_sums(path)
-        return _load_plain_data(path, map_location)
-    except Exception as error:  # whatever damaged bytes lead to
+        damage = find_zip_damage(path) if zipfile.is_zipfile(path) else None
+        if damage is not None:
+            raise ValueError(damage)
+        allow_plain_data()
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:  # damaged bytes can cause any error
         if not is_trusting or not isinstance(error, pickle.UnpicklingError):
             raise ValueError(
                 f'{path} cannot be read as weights alone, and nothing else is executed: '
-                f'{_reason(error)}'
+                f'{_reason(path, error)}'
             ) from error
         print_log(
             f'--trust-checkpoint: {path} IS EXECUTED, as it cannot be read otherwise',
@@ -108,36 +118,39 @@ def unwrap(content: Any, source: str) -> dict[str, Tensor]:
     return {key.removeprefix('module.'): value for key, value in content.items()}
 
 
-def _load_plain_data(path: Path, map_location: Any) -> Any:
-    """torch's weights-only unpickler with a few plain classes more."""
-    allow_plain_data()
-    return torch.load(path, map_location=map_location, weights_only=True)
+def find_zip_damage(path: str | Path) -> str | None:
+    """Why a file of ``torch.save`` is not whole, or None: compares checksums, as torch does not.
+
+    Args:
+        path: the file; torch's older format, which is no zip archive, counts as damaged.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch can be told to write no checksums.
+            has_sums = any(part.CRC for part in archive.infolist())
+            broken = archive.testzip() if has_sums else None
+    except (zipfile.BadZipFile, EOFError, OSError) as error:
+        return f'it is truncated or no checkpoint ({error})'
+    return None if broken is None else f'its part {broken} is damaged'
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the file's parts with their checksums, which torch leaves out."""
-    if not zipfile.is_zipfile(path):
-        return  # torch's older format has none
-    with zipfile.ZipFile(path) as archive:
-        has_sums = any(part.CRC for part in archive.infolist())  # torch can be told to write none
-        broken = archive.testzip() if has_sums else None
-    if broken is not None:
-        raise ValueError(f'its part {broken} is damaged')
-
-
-def _reason(error: Exception) -> str:
+def _reason(path: Path, error: Exception) -> str:
     """Why a file cannot be read, without torch's advice to load it unsafely."""
-    asked = re.search(r'GLOBAL (\S+)', str(error))
-    if asked is not None:
-        return (
-            f'it asks for {asked[1]}, which is no plain data. Only if you trust who made the file, '
-            'load it by executing it: --trust-checkpoint'
-        )
+    unknown = f'it is truncated or no checkpoint ({type(error).__name__})'
     if not isinstance(error, _TELLING):
-        return f'it is truncated or no checkpoint ({type(error).__name__})'
+        return unknown
     lines = str(error).rpartition('WeightsUnpickler error: ')[2].splitlines()
-    told = [line for line in lines if line and 'weights_only' not in line]
-    return told[0] if told else f'it is truncated or no checkpoint ({type(error).__name__})'
+    told = next((line for line in lines if line and 'weights_only' not in line), unknown)
+    if 'GLOBAL ' not in told:
+        return told
+    try:
+        told = f'it asks for {", ".join(sorted(get_unsafe_globals_in_checkpoint(path)))}'
+    except (ValueError, pickle.UnpicklingError):  # torch's older format; torch's text has a name
+        told = told.rstrip('.')
+    return (
+        f'{told}, which is no plain data. Only if you trust who made the file, load it by '
+        'executing it: --trust-checkpoint'
+    )
 
 
 def allow_plain_data() -> None:

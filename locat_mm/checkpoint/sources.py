@@ -5,13 +5,14 @@ import io
 import logging
 import os
 import re
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -26,7 +27,7 @@ from torch import Tensor
 from . import reading
 from .reading import read_content, read_file, unwrap
 
-__all__ = ['load_from_locat_mm', 'read_state_dict', 'trust_checkpoints']
+__all__ = ['ReadAhead', 'load_from_locat_mm', 'read_state_dict', 'trust_checkpoints']
 
 #: What torch.load takes.
 MapLocation = str | torch.device | dict[str, str] | Callable | None
@@ -68,9 +69,55 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
     return _move(state, map_location)
 
 
+class ReadAhead:
+    """A checkpoint that is read before mmengine loads it, so that it can be checked first.
+
+    mmengine's next loading of the same source gets this content, on the CPU whatever device it
+    names, and does not read the file again. The content is freed with this object.
+
+    Args:
+        source: anything that :func:`read_state_dict` reads.
+
+    Attributes:
+        content: as mmengine's loader returns it.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_state_dict`.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        self.source = str(source)
+        self._version = _version_of(self.source)
+        self.content: Any
+        if self.source.startswith(('hf-hub:', 'timm:')) or '://' in self.source:
+            self.content = read_state_dict(self.source)
+        else:
+            self.content = load_from_plain_data(self.source, 'cpu')
+        _read_ahead[self.source] = self
+
+    @staticmethod
+    def take(source: str) -> Any:
+        """The content that was read ahead, once; None if there is none or the file has changed."""
+        ahead = _read_ahead.pop(source, None)
+        return ahead.content if ahead and ahead._version == _version_of(source) else None
+
+
+_read_ahead: weakref.WeakValueDictionary[str, ReadAhead] = weakref.WeakValueDictionary()
+
+
+def _version_of(source: str) -> tuple[int, ...] | None:
+    """What changes when a local file is replaced; None for other sources."""
+    path = Path(source).expanduser()
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> dict[str, Tensor]:
     """What mmengine calls for these sources; see :func:`read_state_dict`."""
-    return read_state_dict(filename, map_location)
+    ahead = ReadAhead.take(filename)
+    return read_state_dict(filename, map_location) if ahead is None else ahead
 
 
 def trust_checkpoints(trusted: bool) -> None:
@@ -105,6 +152,9 @@ def load_from_plain_data(filename: str, map_location: MapLocation = None) -> Any
     Raises:
         FileNotFoundError, ValueError: as :func:`read_state_dict`.
     """
+    ahead = ReadAhead.take(filename)
+    if ahead is not None:
+        return ahead
     content = read_content(filename, map_location)
     if not isinstance(content, Mapping):
         return content
@@ -133,26 +183,28 @@ def _read_from_hub(name: str) -> dict[str, Tensor]:
 
 
 def _find_weight_file(repo: str, revision: str | None) -> str:
-    # The cache first: the same run gives the same weights, and needs no network.
-    for cached in (True, False):
-        for file in _WEIGHT_FILES:
-            try:
-                return hf_hub_download(repo, file, revision=revision, local_files_only=cached)
-            except LocalEntryNotFoundError as error:
-                if not cached:
-                    raise FileNotFoundError(_how_to_place(repo, revision, error)) from error
-            except EntryNotFoundError:
-                pass
-            except GatedRepoError as error:
-                raise ValueError(
-                    f'hf-hub:{repo} is gated: accept its terms on the hub, then `hf auth login`'
-                ) from error
-            except RepositoryNotFoundError as error:
-                raise ValueError(
-                    f'the hub has no repository {repo}; if it is private, `hf auth login` first'
-                ) from error
-            except RevisionNotFoundError as error:
-                raise ValueError(f'hf-hub:{repo} has no revision {revision!r}') from error
+    for file in _WEIGHT_FILES:
+        # The cache first: a run gives the same weights again, and needs no network.
+        cached = try_to_load_from_cache(repo, file, revision=revision)
+        if isinstance(cached, str):
+            return cached
+    for file in _WEIGHT_FILES:
+        try:
+            return hf_hub_download(repo, file, revision=revision)
+        except LocalEntryNotFoundError as error:
+            raise FileNotFoundError(_how_to_place(repo, revision, error)) from error
+        except EntryNotFoundError:
+            continue
+        except GatedRepoError as error:
+            raise ValueError(
+                f'hf-hub:{repo} is gated: accept its terms on the hub, then `hf auth login`'
+            ) from error
+        except RepositoryNotFoundError as error:
+            raise ValueError(
+                f'the hub has no repository {repo}; if it is private, `hf auth login` first'
+            ) from error
+        except RevisionNotFoundError as error:
+            raise ValueError(f'hf-hub:{repo} has no revision {revision!r}') from error
     raise ValueError(f'hf-hub:{repo} has no weight file: neither {" nor ".join(_WEIGHT_FILES)}')
 
 

@@ -1,7 +1,7 @@
 """A data set's pipeline that names the file at which it fails, or passes over it."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 from .damage import BadSampleError, check_end, find_damage
 from .transforms import CheckAnnotations
 
-__all__ = ['GuardedPipeline', 'SkipLog', 'has_backend', 'leaves']
+__all__ = ['GuardedPipeline', 'SkipLog', 'has_backend']
 
 #: Keys of a sample that hold a file's path.
 PATHS = ('img_path', 'img_path2', 'seg_map_path', 'depth_map_path')
@@ -148,16 +148,6 @@ def has_backend(dataset: Any, transforms: Iterable | None) -> bool:
 
     names = ('backend_args', 'file_client_args')
     return any(value(part, name) for part in (dataset, *(transforms or ())) for name in names)
-
-
-def leaves(dataset: Any) -> Iterator[Any]:
-    """The data sets inside wrappers such as ConcatDataset and RepeatDataset, or itself."""
-    inner = getattr(dataset, 'datasets', None) or getattr(dataset, 'dataset', None)
-    if inner is None:
-        yield dataset
-        return
-    for child in inner if isinstance(inner, (list, tuple)) else [inner]:
-        yield from leaves(child)
 
 
 def _check_annotations(transforms: list, dataset: Any) -> None:

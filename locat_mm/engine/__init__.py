@@ -11,7 +11,7 @@ from .hooks import (
     SafeCheckpointHook,
 )
 from .launch import build_runner
-from .optimizers import SegmentorOptimWrapperConstructor
+from .optimizers import LayerDecayOptimWrapperConstructor
 
 __all__ = [
     'CheckpointFitHook',
@@ -22,7 +22,7 @@ __all__ = [
     'LocalityHook',
     'NonFiniteHook',
     'SafeCheckpointHook',
-    'SegmentorOptimWrapperConstructor',
+    'LayerDecayOptimWrapperConstructor',
     'build_runner',
     'make_deterministic',
 ]

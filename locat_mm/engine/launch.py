@@ -1,9 +1,7 @@
-"""From a config file to a Runner, with the mistakes found before any work is done."""
+"""From a config to a Runner; mistakes are found before any work is done."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -13,24 +11,16 @@ from mmengine.registry import MODELS, RUNNERS
 from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoint import (
-    check_fit,
-    check_resumable,
-    pretrained_of,
-    read_content,
-    read_state_dict,
-    trust_checkpoints,
-    watch_pretrained,
-)
-from ..checkpoint.finding import find_resumable
+from ..checkpoint import find_resumable, pretrained_of, trust_checkpoints, watch_pretrained
 from ..config import walk
-from ..datasets import check_sources, has_backend
-from ..helpers import innermost
+from ..datasets import check_sources, has_backend, leaves
+from ..helpers import doing, innermost
 from .hooks.checkpoint_fit import CheckpointFitHook
+from .runner import annotate_runner
 
 __all__ = ['build_runner']
 
-#: Beyond it, starting workers takes for ever.
+#: Starting more workers would take too long to be intended.
 _MAX_WORKERS = 1024
 
 
@@ -39,51 +29,60 @@ def build_runner(
 ) -> Runner:
     """Build the Runner of a config, for training or, with ``checkpoint``, for testing.
 
-    From then on no pickle is executed in this process: see
+    From then on this process executes no pickle: see
     :func:`locat_mm.checkpoint.trust_checkpoints`.
 
     Args:
-        cfg: the complete config, ``cfg.launcher`` and ``cfg.resume`` included.
+        cfg: the complete config, including ``cfg.launcher`` and ``cfg.resume``.
         checkpoint: the weights to test, anything that
             :func:`locat_mm.checkpoint.read_state_dict` reads; every key must fit the model.
-        trust_checkpoint: execute what is in a file that cannot be read otherwise.
+        trust_checkpoint: execute the code in a file that cannot be read otherwise.
 
     Raises:
-        FileNotFoundError: if a data set or a checkpoint is not there.
-        RuntimeError: if mixed precision is asked for without an accelerator.
-        ValueError: if the checkpoint to test or to resume from is of another model or not
-            complete, or nothing of the one to start from (``load_from``) fits, or nothing of
-            the backbone; what else does not fit is logged. A whole model's ``init_cfg`` of
-            type ``Pretrained`` must fit. Also if a file cannot be read without executing it.
+        FileNotFoundError: if a data set or a checkpoint is missing.
+        RuntimeError: if mixed precision is requested without an accelerator.
+        ValueError: if the checkpoint to test or to resume from belongs to another model or is
+            incomplete; if nothing of the checkpoint to start from (``load_from``) fits the model
+            or its backbone (other differences are logged); if a whole model's ``init_cfg`` of
+            type ``Pretrained`` does not fit; if a file cannot be read without executing it.
     """
     trust_checkpoints(trust_checkpoint)
-    is_test = checkpoint is not None or not cfg.get('train_dataloader')
-    _check_data(cfg, ('test_dataloader',) if is_test else ('train_dataloader', 'val_dataloader'))
-    _check_numbers(cfg)
-    _check_amp(cfg, testing=checkpoint is not None)
-    _check_flexible(cfg)
-    if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
-        _use_gloo(cfg)
-    _find_resumed(cfg)
-    is_filled = checkpoint is None and _start_from_init_cfg(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    model = _whole_model(cfg, runner)
-    runner.register_hook(CheckpointFitHook(model, strict=is_filled))
+    is_test = checkpoint is not None
+    with doing('checking the config'):
+        trains = not is_test and bool(cfg.get('train_dataloader'))
+        for loader in ('train_dataloader', 'val_dataloader') if trains else ('test_dataloader',):
+            _check_data(cfg, loader)
+        _check_numbers(cfg)
+        _check_amp(cfg, is_test)
+        _check_flexible(cfg)
+        if cfg.get('launcher', 'none') != 'none' and get_device() == 'cpu':
+            _use_gloo(cfg)
+        _find_resumed(cfg)
+        is_filled = not is_test and _start_from_init_cfg(cfg)
+        kind = RUNNERS.get(cfg.get('runner_type', 'Runner'))
+        if kind is None:
+            raise ValueError(f'unknown runner_type {cfg.runner_type!r}')
+    with doing('building the runner'):
+        runner = annotate_runner(kind).from_cfg(cfg)
+        model = _whole_model(cfg, runner)
+    hook = CheckpointFitHook(model, strict=is_filled)
+    runner.register_hook(hook)
     if isinstance(runner.model, nn.Module):
         watch_pretrained(model)
     source = checkpoint or cfg.get('load_from')
     if source is not None:
-        is_start = checkpoint is None and not cfg.get('resume')
-        state, is_strict = read_state_dict(source), is_filled or not is_start
-        check_fit(model, state, source, strict=is_strict, whole=not is_start)
-        if cfg.get('resume') and checkpoint is None:
-            content = read_content(source) if Path(source).expanduser().is_file() else state
-            check_resumable(content, source, bool(cfg.get('param_scheduler')))
+        is_resumed = not is_test and bool(cfg.get('resume'))
+        hook.check_early(
+            source,
+            is_start=not is_test and not is_resumed,
+            is_resumed=is_resumed,
+            has_schedule=bool(cfg.get('param_scheduler')),
+        )
     return runner
 
 
-def _whole_model(cfg: Config, runner: Any) -> nn.Module:
-    """The runner's model, or its names and shapes where the runner builds and shards it later."""
+def _whole_model(cfg: Config, runner: Runner) -> nn.Module:
+    """The runner's model; names and shapes only if the runner builds and shards it later."""
     if isinstance(runner.model, nn.Module):
         return innermost(runner.model)
     with torch.random.fork_rng(devices=[]):
@@ -91,7 +90,7 @@ def _whole_model(cfg: Config, runner: Any) -> nn.Module:
 
 
 def _start_from_init_cfg(cfg: Config) -> bool:
-    """Turn a whole model's ``Pretrained``, which mmengine loads as far as it fits, into a start.
+    """Replace a whole model's ``Pretrained`` by ``load_from``, which is checked more strictly.
 
     Returns:
         whether the run starts from it.
@@ -99,7 +98,7 @@ def _start_from_init_cfg(cfg: Config) -> bool:
     init = pretrained_of(cfg.model.get('init_cfg'))
     if init is None:
         return False
-    if cfg.get('resume'):  # where all weights come from the checkpoint
+    if cfg.get('resume'):  # all weights come from the checkpoint
         cfg.model.init_cfg = None
         return False
     if cfg.get('load_from'):
@@ -118,7 +117,7 @@ def _start_from_init_cfg(cfg: Config) -> bool:
 
 
 def _find_resumed(cfg: Config) -> None:
-    """Turn "resume the latest" into a file, so that a broken one does not stand in the way."""
+    """Replace "resume from the latest checkpoint" by the latest one that is not damaged."""
     if not cfg.get('resume') or cfg.get('load_from'):
         return
     cfg.load_from = find_resumable(cfg.work_dir)
@@ -128,7 +127,7 @@ def _find_resumed(cfg: Config) -> None:
 
 
 def _check_numbers(cfg: Config) -> None:
-    """Find those with which a run would end at once, in silence, or never begin."""
+    """Find numbers with which a run would end at once without a message, or never start."""
     for name in ('max_epochs', 'max_iters'):
         length = (cfg.get('train_cfg') or {}).get(name, 1)
         if not isinstance(length, int) or length < 1:
@@ -141,8 +140,8 @@ def _check_numbers(cfg: Config) -> None:
             )
 
 
-def _check_amp(cfg: Config, testing: bool) -> None:
-    if testing:
+def _check_amp(cfg: Config, is_test: bool) -> None:
+    if is_test:
         wanted = (cfg.get('test_cfg') or {}).get('fp16', False)
     else:
         wanted = (cfg.get('optim_wrapper') or {}).get('type') == 'AmpOptimWrapper'
@@ -154,7 +153,7 @@ def _check_amp(cfg: Config, testing: bool) -> None:
 
 
 def _check_flexible(cfg: Config) -> None:
-    """mmengine's FlexibleRunner reads these in its strategy, and not at top level."""
+    """mmengine's FlexibleRunner reads these keys in its strategy and ignores them elsewhere."""
     if cfg.get('runner_type') != 'FlexibleRunner':
         return
     moved = ('sync_bn', 'model_wrapper_cfg', 'find_unused_parameters')
@@ -166,35 +165,24 @@ def _check_flexible(cfg: Config) -> None:
         )
 
 
-def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
-    for loader in loaders:
-        for dataset in _datasets((cfg.get(loader) or {}).get('dataset')):
-            root = dataset.get('data_root')
-            is_remote = '://' in (root or '') or has_backend(dataset, dataset.get('pipeline'))
-            if root and not is_remote and not Path(root).exists():
-                source = cfg.get('dataset_source', 'No source is named in the config.')
-                raise FileNotFoundError(
-                    f'{loader}: {dataset["type"]} belongs in {root}, and there is nothing there '
-                    f'(looked from {Path.cwd()}). {source}'
-                )
-            check_sources(loader, dataset, cfg.get('default_scope', 'mmengine'))
-
-
-def _datasets(dataset: dict | None) -> Iterator[dict]:
-    """A data-set config and, for wrappers such as ConcatDataset, those inside it."""
-    if not dataset:
-        return
-    yield dataset
-    inner = dataset.get('dataset') or dataset.get('datasets') or ()
-    for child in [inner] if isinstance(inner, dict) else inner:
-        yield from _datasets(child)
+def _check_data(cfg: Config, loader: str) -> None:
+    given = (cfg.get(loader) or {}).get('dataset')
+    for dataset in leaves(given) if given else ():
+        root = dataset.get('data_root')
+        is_remote = '://' in (root or '') or has_backend(dataset, dataset.get('pipeline'))
+        if root and not is_remote and not Path(root).exists():
+            source = cfg.get('dataset_source', 'No source is named in the config.')
+            raise FileNotFoundError(
+                f'{loader}: {dataset["type"]} belongs in {root}, and there is nothing there '
+                f'(looked from {Path.cwd()}). {source}'
+            )
+        check_sources(loader, dataset, cfg.get('default_scope', 'mmengine'))
 
 
 def _use_gloo(cfg: Config) -> None:
-    """Start the process group that mmengine cannot start without an accelerator.
+    """Start the process group here, because mmengine's launchers always select a CUDA device.
 
-    mmengine's launchers select a CUDA device unconditionally; a group that exists is used as
-    it is.
+    mmengine uses a process group that exists already.
     """
     if cfg.launcher != 'pytorch':
         raise RuntimeError(

@@ -42,7 +42,7 @@ def test_no_pickle_is_executed_unless_trusted(where, new_format, golden, tmp_pat
     content = hostile if where == 'top' else {'state_dict': golden.state_dict, 'x': hostile}
     torch.save(content, file, _use_new_zipfile_serialization=new_format)
     trust_checkpoints(False)
-    message = 'nothing else is executed: it asks for posix.mkdir, .*--trust-checkpoint'
+    message = 'nothing else is executed: .*posix.mkdir.* is no plain data.*--trust-checkpoint'
     with pytest.raises(ValueError, match=message):
         load_official(golden.backbone(), file)
     with pytest.raises(ValueError, match=message):

@@ -58,7 +58,7 @@ def training(workplace, monkeypatch, tmp_path):
 
 def test_training_says_where_it_stood_and_how_it_goes_on(training, capsys, tmp_path):
     printed = fail(training(custom_hooks=[dict(type='Bomb')]), capsys, KeyError)
-    assert 'failed in training, at iteration 4, epoch 1' in printed
+    assert 'failed while training, at iteration 4, epoch 1' in printed
     assert 'KeyError: fuse (raised at ' in printed and 'test_reporting.py:' in printed
     last = tmp_path / 'iter_2.pth'
     assert f'The last whole checkpoint is {last}: the same command with --resume' in printed
@@ -70,17 +70,23 @@ def test_without_a_checkpoint_it_says_so(training, capsys):
 
 
 def test_the_part_of_the_config_is_named(training, capsys):
-    for changes, name in (
-        ({'model.backbone.nonsense': 3}, 'model.backbone (locat_mm.LocAtViT)'),
-        ({'model.decode_head.type': 'Nowhere'}, 'model.decode_head (Nowhere)'),
+    for changes, part, name in (
+        ({'model.backbone.nonsense': 3}, 'model', 'LocAtViT'),
+        ({'model.decode_head.type': 'Nowhere'}, 'model', 'Nowhere is not in the mmseg::model'),
         (
             {'train_dataloader.dataset.pipeline.2.type': 'Nowhere'},
-            'train_dataloader.dataset.pipeline.2 (Nowhere)',
+            'the training loop and train_dataloader',
+            'Nowhere is not in the mmseg::transform',
         ),
-        ({'default_hooks.timer.type': None}, 'default_hooks.timer (None)'),
-        ({'optim_wrapper.optimizer.lr': -1.0}, 'optim_wrapper.optimizer (AdamW)'),
+        (
+            {'default_hooks.timer.type': None},
+            'default_hooks and custom_hooks',
+            'type must be a str or valid type',
+        ),
+        ({'optim_wrapper.optimizer.lr': -1.0}, 'optim_wrapper', 'Invalid learning rate: -1.0'),
     ):
-        assert f'failed while building {name}' in fail(training(**changes), capsys)
+        printed = fail(training(**changes), capsys)
+        assert f'failed while building {part}, with' in printed and name in printed
 
 
 def test_errors_of_ours_stand_as_they_are(training, capsys):

@@ -10,10 +10,10 @@ from mmengine.registry import init_default_scope
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
-from locat_mm.analysis.complexity import build_model
 from locat_mm.config import load_config
 from locat_mm.evaluation import KNNAccuracy
 from locat_mm.evaluation.features import vectors
+from locat_mm.models.building import build_model
 from locat_mm.registry import METRICS, MODELS
 from tests.support import ROOT
 from tests.support.evaluation import TINY, knn_config, quick_runner, run

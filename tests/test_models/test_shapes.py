@@ -9,9 +9,9 @@ from torch.nn.functional import interpolate
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from locat_mm.analysis.complexity import build_model
 from locat_mm.config import load_config
 from locat_mm.models.backbones import LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT
+from locat_mm.models.building import build_model
 from locat_mm.ops import gaussian_attention
 from tests.support import demo_config
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from locat_mm.analysis.complexity import build_model
 from locat_mm.config import load_config
+from locat_mm.models.building import build_model
 from tests.support import ROOT, demo_config
 
 benchmark = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'benchmark.py'))['main']

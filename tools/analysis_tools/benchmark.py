@@ -16,18 +16,16 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
-from torch import nn
 from torch.utils.data import DataLoader
 
-from locat_mm.analysis.complexity import build_model
-from locat_mm.checkpoint import check_fit, read_state_dict, trust_checkpoints
+from locat_mm.checkpoint import trust_checkpoints
 from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
 from locat_mm.cli.reporting import reports_errors
 from locat_mm.config import load_config
+from locat_mm.models.building import load_model
 
 #: Batches of a run that are not timed.
 NUM_WARMUP = 5
@@ -69,23 +67,6 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     if args.amp and args.device == 'cpu':
         parser.error('--amp needs an accelerator, and this machine has none')
     return args
-
-
-def prepare_model(cfg: Config, checkpoint: str | None, device: str) -> nn.Module:
-    """The model in eval mode.
-
-    Raises:
-        FileNotFoundError: if there is no such checkpoint.
-        ValueError: if the config has no model, or the checkpoint is of another one.
-    """
-    if 'model' not in cfg:
-        raise ValueError(f'{cfg.filename} has no model: give a complete config, no part of one')
-    model = build_model(cfg)
-    if checkpoint is not None:
-        model.load_state_dict(check_fit(model, read_state_dict(checkpoint), checkpoint).state)
-    if device == 'cpu':
-        model = revert_sync_batchnorm(model)
-    return model.to(device).eval()
 
 
 def prepare_loader(cfg: Config, batch_size: int) -> DataLoader:
@@ -145,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     args.amp = args.amp or bool((cfg.get('test_cfg') or {}).get('fp16'))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     torch.backends.cudnn.benchmark = False
-    model = prepare_model(cfg, args.checkpoint, args.device)
+    model = load_model(cfg, args.checkpoint, args.device)
     loader = prepare_loader(cfg, args.batch_size)
 
     found: dict = dict(config=args.config, checkpoint=args.checkpoint, unit='img / s')

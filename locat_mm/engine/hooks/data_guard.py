@@ -6,15 +6,14 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import Runner
 
-from ...datasets.guarded import GuardedPipeline, SkipLog, leaves
-from ...datasets.listing import missing_files
+from ...datasets import GuardedPipeline, SkipLog, leaves, missing_files
 from ...helpers import listed
+from ...mmengine_internals import built_loop, is_resuming, restart_iterator, restart_sampler
 from ...registry import HOOKS, register
 
 __all__ = ['DataGuardHook']
@@ -72,9 +71,10 @@ class DataGuardHook(Hook):
             ValueError: if one is empty.
             FileNotFoundError: if files are missing, and are not to be skipped.
         """
-        for name in ('train', 'val', 'test'):
-            loop: Any = getattr(runner, f'_{name}_loop')
-            if not isinstance(loop, BaseLoop):
+        names: tuple[Literal['train', 'val', 'test'], ...] = ('train', 'val', 'test')
+        for name in names:
+            loop = built_loop(runner, name)
+            if loop is None:
                 continue
             skips = name == 'train' and self.on_error == 'skip'
             if skips and self._log is None:
@@ -85,7 +85,7 @@ class DataGuardHook(Hook):
                 _restart(loop)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        if isinstance(runner._train_loop, BaseLoop):
+        if built_loop(runner, 'train') is not None:
             self._report()
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -95,7 +95,7 @@ class DataGuardHook(Hook):
         rank = get_rank()
         name = 'skipped_samples.txt' if rank == 0 else f'skipped_samples_rank{rank}.txt'
         path = Path(runner.work_dir, name)
-        if not runner._resume:
+        if not is_resuming(runner):
             path.unlink(missing_ok=True)
         return SkipLog(str(path), self.max_skipped)
 
@@ -150,16 +150,13 @@ class DataGuardHook(Hook):
 
 
 def _restart(loop: Any) -> None:
-    """Upstream's loop by iterations starts its workers when it is built, without the guard."""
-    iterator: Any = getattr(loop, 'dataloader_iterator', None)
+    """Start workers again that already run, with data sets that are not guarded."""
+    iterator = getattr(loop, 'dataloader_iterator', None)
     if getattr(iterator, '_iterator', None) is None:
         return
-    loader: Any = loop.dataloader
-    sampler: Any = getattr(loader.batch_sampler, 'sampler', loader.sampler)
-    if isinstance(sampler, InfiniteSampler):  # one pass without end, begun anew
-        sampler.indices = sampler._indices_of_rank()
-    loader._iterator = None
-    loop.dataloader_iterator = type(iterator)(loader)
+    loader = loop.dataloader
+    restart_sampler(getattr(loader.batch_sampler, 'sampler', loader.sampler))
+    loop.dataloader_iterator = restart_iterator(loop)
 
 
 def _is_first_here() -> bool:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from ...helpers import innermost
+from ...mmengine_internals import gradients_per_step
 from ...registry import HOOKS, register
 
 __all__ = ['DINOHook']
@@ -60,7 +61,7 @@ class DINOHook(Hook):
         if getattr(optimizer, '_step_supports_amp_scaling', False):
             raise ValueError('DINOHook needs unscaled gradients: set fused=False in the optimizer')
         # The teacher follows the optimizer's steps, not the batches that they gather.
-        model.teacher.interval = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        model.teacher.interval = gradients_per_step(runner.optim_wrapper)
         before_step = partial(self._before_step, runner, last_layer)
         self._handle = optimizer.register_step_pre_hook(before_step)
 

@@ -16,6 +16,13 @@ from mmengine.runner import Runner
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset, Sampler
 
+from ...mmengine_internals import (
+    is_resuming,
+    restart_iterator,
+    restart_sampler,
+    set_iteration,
+    uses_rank_seeds,
+)
 from ...registry import HOOKS, register
 
 __all__ = ['ExactResumeHook']
@@ -73,15 +80,13 @@ class ExactResumeHook(Hook):
             if length is None:  # mmengine's own checkpoint: saved where an epoch ended
                 length = done // epoch if epoch and done % epoch == 0 else len(loader)
             done = (done - epoch * length) * len(loader) // length
-            loop._iter = epoch * len(loader) + done
+            set_iteration(loop, epoch * len(loader) + done)
         elif not _is_infinite(sampler.sampler):
             epoch, done = divmod(done, len(loader))
             sampler.set_epoch(epoch)
         sampler.skip(done * loader.batch_sampler.batch_size)
         if is_by_iter:  # upstream's iterator starts its workers at once: not before this point
-            loader._iterator = None
-            iterator = type(loop.dataloader_iterator)(loader)
-            iterator._epoch = epoch
+            iterator = restart_iterator(loop, epoch)
             asks_for_all = not hasattr(iterator, 'skip_iter')  # upstream, for what is to be skipped
             loop.dataloader_iterator = _Skipped(iterator, loop.iter if asks_for_all else 0)
         if loop.iter:
@@ -96,7 +101,7 @@ class ExactResumeHook(Hook):
         checkpoint['meta'].update(_circumstances(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if runner._resume:
+        if is_resuming(runner):
             self._resumed = checkpoint.get('meta', {})
 
     def _warn(self, runner: Runner, is_by_iter: bool) -> None:
@@ -126,8 +131,7 @@ def _circumstances(runner: Runner) -> dict[str, int]:
 
 def _common_seed(runner: Runner) -> int:
     """The seed of all processes; the rank comes in later, where it belongs."""
-    differs = runner._randomness_cfg.get('diff_rank_seed', False)
-    return int(runner.seed) - (get_rank() if differs else 0)
+    return int(runner.seed) - (get_rank() if uses_rank_seeds(runner) else 0)
 
 
 def _warn_of_order(runner: Runner) -> None:
@@ -225,8 +229,7 @@ def _seed_loader(loader: Any, seed: int) -> SeededSampler:
         )
     if hasattr(batches.sampler, 'seed'):
         batches.sampler.seed = seed  # a resumed seed comes after the loader is built
-    if _is_infinite(batches.sampler):  # one pass without end, begun anew
-        batches.sampler.indices = batches.sampler._indices_of_rank()
+    restart_sampler(batches.sampler)
     batches.sampler = SeededSampler(batches.sampler, seed)
     kind: Any = type(loader.dataset)
     loader.dataset.__class__ = _seeded(kind)

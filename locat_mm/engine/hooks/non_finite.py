@@ -16,8 +16,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from ...checkpoint import read_state_dict
-from ...checkpoint.finding import find_resumable
+from ...checkpoint import read_state_dict, whole_checkpoints
 from ...helpers import innermost, listed
 from ...registry import HOOKS, register
 from .exact_resume import ExactResumeHook
@@ -181,22 +180,18 @@ def _buffers(runner: Runner) -> set[str]:
 
 
 def _last_good_checkpoint(runner: Runner) -> str:
-    """The newest whole checkpoint with finite weights, in words."""
-    work_dir, buffers = runner.work_dir, _buffers(runner)
-    newest = find_resumable(work_dir)
-    if newest is None:
-        return f'{work_dir} has no checkpoint to go back to.'
-    if not Path(newest).is_file():
-        return f'The last checkpoint is {newest}; its weights were not looked at.'
-    others = sorted(Path(work_dir).glob('*.pth'), key=lambda p: p.stat().st_mtime_ns, reverse=True)
-    for path in dict.fromkeys([newest, *map(str, others)]):
-        if Path(path).name.startswith('best_'):
-            continue  # without the optimizer's state
+    """Name the newest whole checkpoint with finite weights."""
+    buffers, path = _buffers(runner), None
+    for path in whole_checkpoints(runner.work_dir):
+        if not Path(path).is_file():
+            return f'The last checkpoint is {path}; its weights were not checked.'
         try:
             bad = bad_names(read_state_dict(path), buffers)
         except ValueError as damage:
-            print_log(f'passed over: {damage}', 'current', logging.WARNING)
+            print_log(f'skipped: {damage}', 'current', logging.WARNING)
             continue
         if not bad:
             return f'The last good checkpoint is {path} (--resume {path}).'
-    return f'No checkpoint in {work_dir} has finite weights.'
+    if path is None:
+        return f'{runner.work_dir} has no checkpoint to go back to.'
+    return f'No checkpoint in {runner.work_dir} has finite weights.'

@@ -14,9 +14,10 @@ import torch
 from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
 from mmengine.fileio import LocalBackend
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 
 from ...checkpoint.writing import AtomicBackend
+from ...mmengine_internals import gradients_per_step, validation_is_due
 from ...registry import HOOKS, register
 
 __all__ = ['SafeCheckpointHook']
@@ -101,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
                         loop.dataloader.worker_init_fn
                     )
             atexit.register(_end_workers)
-        if runner.iter and _validation_is_due(runner):
+        if runner.iter and runner.val_loop is not None and validation_is_due(runner.train_loop):
             runner.logger.info('a validation is due where this run goes on')
             runner.val_loop.run()
 
@@ -145,7 +146,7 @@ class SafeCheckpointHook(CheckpointHook):
         if not self.save_on_sigterm:
             return False
         # In steps of the optimizer, or with 16 gradients a step it would be every 80th iteration.
-        gradients = _gradients_a_step(runner)
+        gradients = gradients_per_step(runner.optim_wrapper)
         if step % (gradients * max(1, self.sigterm_interval // gradients)):
             return False
         terminated = torch.tensor(float(self._terminated))
@@ -230,27 +231,7 @@ class SafeCheckpointHook(CheckpointHook):
 
 def _gradients_wait(runner: Runner, step: int) -> bool:
     """Whether gradients wait for more batches after so many iterations; no checkpoint has them."""
-    return step % _gradients_a_step(runner) != 0 and step < runner.max_iters
-
-
-def _gradients_a_step(runner: Runner) -> int:
-    return getattr(runner.optim_wrapper, '_accumulative_counts', 1)
-
-
-def _validation_is_due(runner: Runner) -> bool:
-    """Whether the training loop validates at just the iteration where a run was resumed."""
-    loop: Any = runner.train_loop
-    stock = (EpochBasedTrainLoop, IterBasedTrainLoop)
-    if runner.val_loop is None or not isinstance(loop, stock):
-        return False
-    loop._decide_current_val_interval()
-    if isinstance(loop, IterBasedTrainLoop):
-        step, last = loop.iter, loop.max_iters
-    elif loop.iter == loop.epoch * len(loop.dataloader):
-        step, last = loop.epoch, loop.max_epochs
-    else:  # amid an epoch
-        return False
-    return step >= loop.val_begin and (step % loop.val_interval == 0 or step == last)
+    return step % gradients_per_step(runner.optim_wrapper) != 0 and step < runner.max_iters
 
 
 class _IgnoreFirstSigterm:

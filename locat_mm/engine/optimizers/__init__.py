@@ -1,5 +1,5 @@
 """Optimizer construction."""
 
-from .layer_decay import SegmentorOptimWrapperConstructor
+from .layer_decay import LayerDecayOptimWrapperConstructor
 
-__all__ = ['SegmentorOptimWrapperConstructor']
+__all__ = ['LayerDecayOptimWrapperConstructor']

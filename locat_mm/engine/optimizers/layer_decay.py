@@ -1,4 +1,4 @@
-"""Optimizer construction for segmentors, as mmpretrain has it for classifiers."""
+"""Layer-wise learning-rate decay, for segmentors as mmpretrain has it for classifiers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,26 +8,29 @@ from torch import nn
 
 from ...registry import OPTIM_WRAPPER_CONSTRUCTORS, register
 
-__all__ = ['SegmentorOptimWrapperConstructor']
+__all__ = ['LayerDecayOptimWrapperConstructor']
 
 
-@register(OPTIM_WRAPPER_CONSTRUCTORS)
-class SegmentorOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
+@register(OPTIM_WRAPPER_CONSTRUCTORS, 'SegmentorOptimWrapperConstructor')
+class LayerDecayOptimWrapperConstructor(LearningRateDecayOptimWrapperConstructor):
     """Layer-wise learning-rate decay for any model whose backbone has ``get_layer_depth``.
 
     mmpretrain's constructor asks the whole model for its depths, which a segmentor does not
-    know; mmseg's knows the names of three backbones. Parameters that do not train are left out,
-    so on a frozen backbone the optimizer holds the heads' alone. A parameter outside the
-    backbone gets the full learning rate. Without a decay any model will do.
+    know; mmseg's constructor supports three backbones by name. Parameters that do not train are
+    left out, so on a frozen backbone the optimizer holds only those of the heads. A parameter
+    outside the backbone gets the full learning rate. Without a decay every model is allowed.
+
+    It is also registered as ``SegmentorOptimWrapperConstructor``, its first name, because users'
+    configs contain it.
 
     Args:
-        optim_wrapper_cfg: as mmengine's default constructor takes it.
+        optim_wrapper_cfg: as for mmengine's default constructor.
         paramwise_cfg: mmpretrain's: ``layer_decay_rate`` (1.0: no decay), ``bias_decay_mult``,
             ``norm_decay_mult``, ``flat_decay_mult``, ``custom_keys`` (``decay_mult``).
 
     Raises:
-        ValueError: for another ``paramwise_cfg``, which mmpretrain would ignore; if nothing
-            trains; if there is a decay and the backbone knows no depths.
+        ValueError: for other options in ``paramwise_cfg``, which mmpretrain would ignore; if no
+            parameter trains; if there is a decay and the backbone has no depths.
     """
 
     OPTIONS = (

@@ -1,18 +1,23 @@
 """Sharded training: parameters, gradients and optimizer state spread over the devices."""
 
-import os
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any
 
 from mmengine._strategy import DDPStrategy
 from mmengine.device import get_device
 from mmengine.dist import get_world_size, is_distributed, is_main_process
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.utils._pytree import tree_map
 
+from ...checkpoint import write_beside
 from ...registry import STRATEGIES, register
 
 __all__ = ['FullyShardStrategy']
@@ -24,9 +29,9 @@ class FullyShardStrategy(DDPStrategy):
 
     mmengine's own ``FSDPStrategy`` flattens parameters: weight decay that depends on their
     dimensions is then lost, and each device clips the gradient by the norm of its own part.
-    Here parameters keep their shapes, so both do what they do in an unsharded run. Checkpoints
-    are whole and those of an unsharded run: the tools test them with the plain config, and
-    either kind of run resumes from the other's.
+    Here parameters keep their shapes, so both work as in an unsharded run. Checkpoints are whole,
+    in the format of an unsharded run: the tools test them with the plain config, and each kind of
+    run can resume from the other's checkpoints.
 
     Args:
         blocks: name of the containers whose children are sharded one by one; ``'blocks'`` in
@@ -68,18 +73,14 @@ class FullyShardStrategy(DDPStrategy):
 
     def save_checkpoint(self, filename: str, **kwargs: Any) -> None:
         """As :class:`DDPStrategy`: the main process writes."""
-        # All processes gather, before all but one drop out.
-        self._whole_model = _gather(self.model.state_dict())
+        # All processes must gather, before DDPStrategy leaves all but one out.
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        self._whole_model = get_model_state_dict(self.model, options=options)
         self._whole_optimizer = _gather(self.optim_wrapper.state_dict())
-        # mmengine's strategy writes in place: beside it, then, as AtomicBackend does.
-        path = Path(filename)
-        beside = str(path.with_name(f'.{path.name}.{os.getpid()}.tmp'))
-        is_local = '://' not in filename
-        super().save_checkpoint(beside if is_local else filename, **kwargs)
-        if is_local and is_main_process():
-            with open(beside, 'rb') as file:
-                os.fsync(file.fileno())
-            os.replace(beside, path)
+        # mmengine's strategy writes in place, so that a kill would leave half a file.
+        is_written_beside = is_main_process() and '://' not in filename
+        with write_beside(filename) if is_written_beside else nullcontext(filename) as target:
+            super().save_checkpoint(str(target), **kwargs)
         del self._whole_model, self._whole_optimizer
 
     def model_state_dict(self) -> dict:
@@ -90,11 +91,12 @@ class FullyShardStrategy(DDPStrategy):
         """The whole optimizer state; only while a checkpoint is saved."""
         return self._whole_optimizer
 
-    def load_model_state_dict(self, state_dict: dict, **kwargs: Any) -> None:
-        """Load whole weights; arguments as mmengine's."""
-        own = self.model.state_dict()
-        sharded = {key: _shard_like(value, own.get(key)) for key, value in state_dict.items()}
-        super().load_model_state_dict(sharded, **kwargs)
+    def load_model_state_dict(
+        self, state_dict: dict, *, strict: bool = False, **kwargs: Any
+    ) -> None:
+        """Load whole weights; each process keeps its part."""
+        options = StateDictOptions(full_state_dict=True, strict=strict)
+        set_model_state_dict(self.model, state_dict, options=options)
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
         """Load a whole optimizer state."""
@@ -108,13 +110,15 @@ class FullyShardStrategy(DDPStrategy):
         super().load_optim_state_dict({**state_dict, 'state': state})
 
 
+# torch.distributed.checkpoint names an optimizer's parameters, where an unsharded run numbers them,
+# so the optimizer's state is gathered and sharded here.
 def _gather(tree: Any) -> Any:
-    """Sharded tensors anywhere in dicts and lists to whole ones on the CPU."""
+    """Replace sharded tensors anywhere in dicts and lists by whole ones on the CPU."""
     return tree_map(lambda x: x.full_tensor().cpu() if isinstance(x, DTensor) else x, tree)
 
 
-def _shard_like(value: Any, own: Tensor | None) -> Any:
-    """A whole tensor to the sharding of another of its shape; anything else as it is."""
+def _shard_like(value: Any, own: Tensor) -> Any:
+    """Shard a whole tensor like another of its shape; return anything else unchanged."""
     if isinstance(own, DTensor) and isinstance(value, Tensor) and value.shape == own.shape:
         return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
     return value

@@ -1,0 +1,72 @@
+"""mmengine's Runner, with errors that state what the run was doing."""
+
+from functools import cache
+from typing import Any
+
+from mmengine.dist import is_main_process
+
+from ..checkpoint.finding import find_resumable
+from ..helpers import add_note, doing
+
+__all__ = ['annotate_runner']
+
+#: Methods of Runner and FlexibleRunner that build parts of a config or start a long step.
+_STEPS = {
+    'build_visualizer': 'building visualizer',
+    'build_model': 'building model',
+    'build_strategy': 'building strategy',
+    'register_hooks': 'building default_hooks and custom_hooks',
+    'build_train_loop': 'building the training loop and train_dataloader',
+    'build_val_loop': 'building the validation loop and val_dataloader',
+    'build_test_loop': 'building the test loop and test_dataloader',
+    'build_optim_wrapper': 'building optim_wrapper',
+    'build_param_scheduler': 'building param_scheduler',
+    '_init_model_weights': 'initialising the weights',
+    'load_or_resume': 'loading the checkpoint',
+    'val': 'evaluating (val_dataloader)',
+    'test': 'evaluating (test_dataloader)',
+}
+
+
+@cache
+def annotate_runner(kind: Any) -> Any:
+    """A subclass of a runner class whose errors carry notes, see :func:`locat_mm.helpers.doing`.
+
+    After an error in the training loop the notes state the iteration, the last whole checkpoint
+    and how to resume.
+    """
+
+    class Annotated(kind):
+        def train(self) -> Any:
+            try:
+                return super().train()
+            except Exception as error:
+                if self._has_started:
+                    position = f'at iteration {self.iter + 1}, epoch {self.epoch + 1}'
+                    add_note(error, f'while training, {position}')
+                    if is_main_process():
+                        add_note(error, _how_to_resume(self.work_dir))
+                raise
+
+        _has_started = False
+
+        def call_hook(self, fn_name: str, **kwargs: Any) -> None:
+            # The first hook of the loop, after all parts are built and the weights are loaded.
+            self._has_started |= fn_name == 'before_train'
+            super().call_hook(fn_name, **kwargs)
+
+    for name, what in _STEPS.items():
+        if hasattr(kind, name):
+            setattr(Annotated, name, doing(what)(getattr(kind, name)))
+    Annotated.__name__ = Annotated.__qualname__ = kind.__name__
+    return Annotated
+
+
+def _how_to_resume(work_dir: str) -> str:
+    try:
+        last = find_resumable(work_dir)
+    except OSError as problem:
+        return f'{work_dir} cannot be searched for checkpoints: {problem}'
+    if last is None:
+        return f'There is no whole checkpoint in {work_dir}: the run has to start again.'
+    return f'The last whole checkpoint is {last}: the same command with --resume continues from it.'
