@@ -59,6 +59,6 @@ def test_it_sees_weights_that_are_not_the_files(lab, monkeypatch):
 
 def test_it_sees_an_error_without_a_message(lab, monkeypatch):
     seen = [try_family(lab, monkeypatch, damaged_files.no_checkpoint, range(1))]
-    monkeypatch.setattr(reporting, '_describe', lambda error: 'oh')
+    monkeypatch.setattr(reporting, '_describe', lambda error, argv: 'oh')
     seen += [try_family(lab, monkeypatch, damaged_files.no_checkpoint, range(1))]
     assert seen == [{'refused'}, {'NO'}]
