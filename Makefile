@@ -41,11 +41,11 @@ bench-families: install
 
 # What docs/reliability.md reports; make test runs a short version of each. About an hour.
 reliability: install
-	$(BIN)/python reliability/kills.py --kills 200 --seed 0 --out docs/reliability/kills.log
-	$(BIN)/python reliability/mutations.py --count 600 --seed 0 --out docs/reliability/mutations.log
-	$(BIN)/python reliability/disasters.py --out docs/reliability/disasters.log
-	$(BIN)/python reliability/cost.py --out docs/reliability/cost.log
-	$(BIN)/python reliability/data_scale.py --out docs/reliability/data_scale.md
+	$(BIN)/python -m tests.soak.kills --kills 200 --seed 0 --out tests/soak/logs/kills.log
+	$(BIN)/python -m tests.soak.mutations --count 600 --seed 0 --out tests/soak/logs/mutations.log
+	$(BIN)/python -m tests.soak.disasters --out tests/soak/logs/disasters.log
+	$(BIN)/python -m tests.soak.cost --out tests/soak/logs/cost.log
+	$(BIN)/python -m tests.soak.data_scale --out tests/soak/logs/data_scale.md
 
 test: install
 	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadscope
@@ -72,7 +72,7 @@ test-kernels: install
 
 # Every config of a vision transformer that mmpretrain and mmseg ship, with LocAt attached: minutes.
 test-stock: install
-	$(BIN)/python -m pytest tests/test_attach -m stock
+	$(BIN)/python -m pytest tests/test_layers -m stock
 
 lint: install
 	$(BIN)/ruff check .

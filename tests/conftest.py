@@ -1,4 +1,4 @@
-"""Shared set-up of the tests."""
+"""Set-up that all tests share."""
 
 import os
 import sys
@@ -7,22 +7,23 @@ from pathlib import Path
 import pytest
 import torch
 
-# Without a GPU, Triton's interpreter runs the kernels. Read when Triton is imported, which other
-# libraries do; nothing has done it yet.
+# Without a GPU, Triton's interpreter runs the kernels. The variable is read when Triton is
+# imported, which other libraries do; none has done so yet.
 assert 'triton' not in sys.modules
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'
 
 from mmengine.registry import DefaultScope  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-ROOT = Path(__file__).parents[1]
+from tests.support import ROOT  # noqa: E402
+from tests.support.formatting import skip_config_formatting  # noqa: E402
+from tests.support.workplace import Workplace  # noqa: E402
 
 
 def pytest_configure():
-    # make test runs two halves side by side, with one thread each.
+    # make test runs two workers, with one thread each.
     torch.set_num_threads(1 if 'PYTEST_XDIST_WORKER' in os.environ else 2)
+    skip_config_formatting()
 
 
 @pytest.fixture(scope='session')
@@ -46,3 +47,11 @@ def no_scope_left_behind():
 @pytest.fixture(scope='session')
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope='session')
+def workplace(tmp_path_factory) -> Workplace:
+    """A folder with 128 and 40 images of digits and 24 and 6 scenes. Tests add folders to it."""
+    place = Workplace(tmp_path_factory.mktemp('workplace'))
+    place.run('dataset_converters/digit_scenes.py', '--objects', 128, 40, '--scenes', 24, 6)
+    return place

@@ -19,7 +19,7 @@ from locat_mm.config import load_config
 from locat_mm.engine import build_runner, make_deterministic
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -53,7 +53,7 @@ def parse_args() -> argparse.Namespace:
     add_trust_checkpoint(parser)
     add_cfg_options(parser)
     add_launcher(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.out_item and not args.out:
         parser.error('--out-item needs --out')
     set_local_rank(args)
@@ -113,8 +113,8 @@ def set_tta(cfg: Config, is_classification: bool) -> None:
 
 
 @reports_errors
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     merge_args(cfg, args)
     runner = build_runner(cfg, args.checkpoint, args.trust_checkpoint)

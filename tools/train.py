@@ -15,7 +15,7 @@ from locat_mm.config import load_config
 from locat_mm.engine import build_runner, make_deterministic
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('--work-dir', help='folder of logs and checkpoints')
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
     add_trust_checkpoint(parser)
     add_cfg_options(parser)
     add_launcher(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     set_local_rank(args)
     return args
 
@@ -87,8 +87,8 @@ def merge_args(cfg: Config, args: argparse.Namespace) -> None:
 
 
 @reports_errors
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     cfg = load_config(args.config, args.cfg_options, args.work_dir)
     merge_args(cfg, args)
     build_runner(cfg, trust_checkpoint=args.trust_checkpoint).train()

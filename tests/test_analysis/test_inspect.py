@@ -16,12 +16,12 @@ from matplotlib.text import Text
 from mmcv import imread, imwrite
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from shipped import ROOT, load
 
 from locat_mm.analysis.figures import make_figure
 from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.analysis.inspection import Inspection, Inspector
 from locat_mm.analysis.recording import LayerRecord
+from tests.shipped import ROOT, load
 
 inspect = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'inspect_locat.py'))['main']
 GAUG = {'its Gaussian', 'σ of all patches\n(√ rows · columns)', 'α of all patches'}

@@ -3,16 +3,15 @@
 import numpy as np
 import pytest
 import torch
-from test_attach.test_attach import HOSTS, OTHER_SIZES, image_size
-from test_attach.test_attach import build as build_host
 from torchvision.models import resnet18
 
 import locat_mm
 from locat_mm.analysis import Recorder, class_tokens, find_layers
 from locat_mm.analysis.structure import window_patches
 from locat_mm.models import PatchRepresentationRefinement
-
-from .models import FAMILIES, build
+from tests.support.backbones import FAMILIES, build
+from tests.support.hosts import HOSTS, OTHER_SIZES, image_size
+from tests.support.hosts import build as build_host
 
 WINDOWED = ('timm-swin', 'mmpretrain-swin', 'mmseg-swin', 'mmpretrain-sam')
 

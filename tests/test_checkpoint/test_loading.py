@@ -8,7 +8,6 @@ import re
 import pytest
 import timm
 import torch
-from golden import Golden
 from mmengine.config import ConfigDict
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
@@ -18,8 +17,8 @@ from locat_mm.checkpoint import check_fit, loading, watch_pretrained
 from locat_mm.checkpoint.fitting import list_keys
 from locat_mm.models import LocAtSwin, LocAtViT
 from locat_mm.registry import MODELS
-
-from .conftest import build, segmentor_cfg
+from tests.support.checkpoints import build, segmentor_cfg
+from tests.support.golden import Golden
 
 
 @pytest.mark.parametrize('form', ['dict', 'safetensors', 'pth', 'state_dict', 'model', 'module.'])

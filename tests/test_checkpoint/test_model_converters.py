@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import VARIANTS, Golden
 from safetensors.torch import load_file
 
 from locat_mm import load_official
 from locat_mm.checkpoint import read_state_dict, write_state_dict
-
-from .conftest import build, segmentor_cfg
+from tests.support.checkpoints import build, segmentor_cfg
+from tests.support.golden import VARIANTS, Golden
 
 TOOLS = Path(__file__).parents[2] / 'tools' / 'model_converters'
 

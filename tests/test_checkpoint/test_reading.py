@@ -13,8 +13,7 @@ from mmengine.runner import CheckpointLoader
 
 from locat_mm import load_official
 from locat_mm.checkpoint import read_state_dict, trust_checkpoints
-
-from .conftest import Hostile
+from tests.support.checkpoints import Hostile
 
 
 def test_reading_leaves_torchs_allowlist_as_it_was(golden, tmp_path):

@@ -16,8 +16,7 @@ from safetensors.torch import save, save_file
 from locat_mm import load_official
 from locat_mm.checkpoint import read_state_dict, sources
 from locat_mm.models import LocAtViT
-
-from .conftest import COMMIT, Hostile, assert_logits, build, classifier_cfg
+from tests.support.checkpoints import COMMIT, Hostile, assert_logits, build, classifier_cfg
 
 TINY = 'vit_tiny_patch16_224.augreg_in21k_ft_in1k'
 

@@ -9,15 +9,14 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
-from golden import Golden
 from mmengine.config import Config
 from mmengine.runner import Runner
 
 from locat_mm import load_official
 from locat_mm.checkpoint import check_fit, read_state_dict
 from locat_mm.engine import build_runner
-
-from .conftest import assert_logits, build, classifier_cfg, segmentor_cfg
+from tests.support.checkpoints import assert_logits, build, classifier_cfg, segmentor_cfg
+from tests.support.golden import Golden
 
 ROOT = Path(__file__).parents[2]
 REPO = 'sinahmr/locatvit_tiny'

@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from locat_mm.evaluation.in_context_segmentor import count_labels
 from locat_mm.registry import MODELS
-
-from .conftest import ROOT, TINY, in_context_config, run
+from tests.support import ROOT
+from tests.support.evaluation import TINY, in_context_config, run
 
 tool = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'in_context.py'))['main']
 MAPS = TINY | dict(out_type='featmap', final_norm=False)

@@ -15,8 +15,8 @@ from locat_mm.evaluation import KNNAccuracy
 from locat_mm.evaluation.features import vectors
 from locat_mm.models.building import build_model
 from locat_mm.registry import METRICS, MODELS
-
-from .conftest import ROOT, TINY, knn_config, quick_runner, run
+from tests.support import ROOT
+from tests.support.evaluation import TINY, knn_config, quick_runner, run
 
 tool = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'knn.py'))['main']
 

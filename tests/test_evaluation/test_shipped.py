@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, LOOPS, METRICS, TRANSFORMS
 from mmpretrain.structures import DataSample
-from shipped import CONFIGS, load
 
 from locat_mm.registry import MODELS
+from tests.shipped import CONFIGS, load
 
 IN_CONTEXT = [name for name in CONFIGS if '_in_context_' in name or '/in_context_' in name]
 LINEAR = [name for name in CONFIGS if name.endswith('_linear.py') or '/linear_' in name]

@@ -4,10 +4,10 @@ import json
 
 import pytest
 import torch
-from golden import GOLDEN, VARIANTS, Golden
 from mmpretrain.models import ImageClassifier
 
 from locat_mm import load_official
+from tests.support.golden import GOLDEN, VARIANTS, Golden
 
 
 @pytest.fixture(scope='module', params=VARIANTS)

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from golden import Golden
 from torch import nn
 
 from locat_mm.models import LinearSegHead, PatchRepresentationRefinement
 from locat_mm.ops import refine_patches
+from tests.support.golden import Golden
 
 
 def test_pools_of_tokens():

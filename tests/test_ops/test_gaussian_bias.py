@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from golden import Golden
 
 from locat_mm.layers import GaussianAugment
 from locat_mm.ops import gaussian_bias, naive_gaussian_bias
+from tests.support.golden import Golden
 
 # (grid, prefix tokens, eps, max_sq_distance)
 CASES = {

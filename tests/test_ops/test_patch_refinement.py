@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from golden import Golden
 
 from locat_mm.ops import refine_patches
+from tests.support.golden import Golden
 
 
 @pytest.mark.parametrize('index', [0, 1])

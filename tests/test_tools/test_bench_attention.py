@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from locat_mm.ops import BACKENDS
-
-from .conftest import ROOT
+from tests.support import ROOT
 
 
 @pytest.fixture

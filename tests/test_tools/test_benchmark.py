@@ -9,8 +9,7 @@ import torch
 
 from locat_mm.config import load_config
 from locat_mm.models.building import build_model
-
-from .conftest import ROOT, demo_config
+from tests.support import ROOT, demo_config
 
 benchmark = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'benchmark.py'))['main']
 #: Short, and in this process.

@@ -13,7 +13,7 @@ import mmseg
 import numpy as np
 import pytest
 
-from .conftest import ROOT, demo_config
+from tests.support import ROOT, demo_config
 
 SCENES = 'data/digit_scenes/scenes'
 

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from sklearn.datasets import load_digits
 
-from .conftest import ROOT
+from tests.support import ROOT
 
 
 def files(folder):

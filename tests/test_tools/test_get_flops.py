@@ -9,8 +9,7 @@ from mmengine.config import Config
 
 from locat_mm.analysis.complexity import input_size, measure_complexity
 from locat_mm.config import load_config
-
-from .conftest import ROOT, demo_config
+from tests.support import ROOT, demo_config
 
 get_flops = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'get_flops.py'))['main']
 LEAVES = {False: 'vit/vit_tiny_imagenet.py', True: 'locat/locatvit_tiny_imagenet.py'}

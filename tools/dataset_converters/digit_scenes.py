@@ -130,7 +130,7 @@ def source_hash() -> str:
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -147,7 +147,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--scenes', type=int, nargs=2, default=(2000, 300), metavar=('TRAIN', 'VAL')
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     for name in ('object_size', 'scene_size', 'cells'):
         if getattr(args, name) < 1:
             parser.error(f'--{name.replace("_", "-")} must be positive, got {getattr(args, name)}')
@@ -160,8 +160,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     # Write to another folder, then rename: an interrupted run leaves no incomplete data set.
     partial = args.out_dir.with_name(args.out_dir.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)

@@ -154,8 +154,8 @@ def show(table_of: dict[str, list[dict]]) -> None:
 
 
 @reports_errors
-def main() -> None:
-    args = parse_scale(argparse.ArgumentParser(description=__doc__))
+def main(argv: list[str] | None = None) -> None:
+    args = parse_scale(argparse.ArgumentParser(description=__doc__), argv)
     make_data()
     kinds = (False,) if args.smoke else (False, True)
     jobs = [(row, seed, kind) for kind in kinds for seed in range(args.seeds) for row in DEMO]

@@ -237,31 +237,33 @@ def count_parameters(checkpoint: str) -> int:
     return sum(value.numel() for key, value in state.items() if key.startswith('backbone.'))
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--ablation', action='store_true', help='the ablation, over several seeds')
     kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
     kind.add_argument('--attach', action='store_true', help='attach LocAt to the trained ViT')
     parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
-    return parse_scale(parser)
+    return parse_scale(parser, argv)
 
 
-def parse_scale(parser: argparse.ArgumentParser) -> argparse.Namespace:
+def parse_scale(
+    parser: argparse.ArgumentParser, argv: list[str] | None = None
+) -> argparse.Namespace:
     """Add the options for the size of a demo, and parse the command line."""
     parser.add_argument('--seeds', type=int, default=3, help='number of seeds that are averaged')
     parser.add_argument(
         '--smoke', action='store_true', help='only check that it runs; the numbers mean nothing'
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.seeds < 1:
         parser.error(f'--seeds must be positive, got {args.seeds}')
     return args
 
 
 @reports_errors
-def main() -> None:
-    args = parse_args()
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
     chosen = [name for name in ('ablation', 'families', 'attach') if getattr(args, name)]
     experiment = EXPERIMENTS[chosen[0] if chosen else 'demo']
     work_dir = experiment.root(args.smoke)

@@ -17,13 +17,13 @@ from locat_mm.cli.reporting import reports_errors
 
 
 @reports_errors
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help='checkpoint of OpenMMLab, e.g. epoch_300.pth')
     parser.add_argument('dst', help='file to write: .safetensors, .pth or .pt')
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     add_trust_checkpoint(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     trust_checkpoints(args.trust_checkpoint)
     check_target(args.dst, args.force)
     state, left_out = to_official(read_state_dict(args.src))

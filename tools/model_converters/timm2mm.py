@@ -18,7 +18,7 @@ from locat_mm.cli.reporting import reports_errors
 
 
 @reports_errors
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('src', help='file, hf-hub:OWNER/NAME or timm:NAME')
     parser.add_argument('dst', help='file to write: .pth, .pt or .safetensors')
@@ -30,7 +30,7 @@ def main() -> None:
     )
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     add_trust_checkpoint(parser)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     trust_checkpoints(args.trust_checkpoint)
     check_target(args.dst, args.force)
     state = read_state_dict(args.src)

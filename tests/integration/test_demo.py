@@ -1,0 +1,137 @@
+"""The demo's wiring, its table and its picture; not its numbers."""
+
+import json
+import sys
+
+import cv2
+
+from tests.support import ROOT
+
+
+def test_demo_runs_end_to_end(workplace):
+    printed = workplace.run('demo/run.py', '--smoke')
+    folder = workplace.folder / 'work_dirs' / 'demo_smoke'
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert [row['name'] for row in summary] == ['ViT', 'LocAtViT']
+    for row in summary:
+        assert set(row) == {'name', 'top1', 'miou', 'params', 'seconds', 'knn', 'in_context'}
+        assert 0 < row['knn'] <= 100 and 0 <= row['in_context'] <= 100
+        assert 0 <= row['top1'] <= 100 and 0 <= row['miou'] <= 100 and row['seconds'] > 0
+        assert row['name'] in printed
+    # GAug: 2 × 32 + 2 and 32 + 1 parameters in each of 4 blocks
+    assert summary[1]['params'] - summary[0]['params'] == 4 * (32 * 3 + 3)
+    picture = cv2.imread(str(folder / 'demo.png'))
+    assert picture.shape[0] > 500 and picture.std() > 20
+    assert 'already done' in workplace.run('demo/run.py', '--smoke')
+
+
+def test_ablation_averages_over_seeds(workplace, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    monkeypatch.chdir(workplace.folder)
+    import run
+
+    # Results that are there are not computed again: made-up numbers, two seeds.
+    folder = workplace.folder / 'work_dirs' / 'demo_ablation'
+    for row in run.EXPERIMENTS['ablation'].rows:
+        for seed, top1 in ((0, 80.0), (1, 84.0)):
+            result = dict(name=row.name, top1=top1, miou=20.0 + seed, params=7, seconds=3.0)
+            file = folder / row.stem / f'seed{seed}' / 'result.json'
+            file.parent.mkdir(parents=True)
+            file.write_text(json.dumps(result))
+            file.with_name('fingerprint').write_text(
+                run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
+            )
+    printed = workplace.run('demo/run.py', '--ablation', '--seeds', 2)
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert [row['name'] for row in summary] == [
+        row.name for row in run.EXPERIMENTS['ablation'].rows
+    ]
+    assert len(summary) == 7
+    assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
+    assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
+    assert '82.00 ± 2.83' in printed
+
+
+def test_families_run_through_the_dist_tools(workplace, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    monkeypatch.chdir(workplace.folder)
+    import run
+
+    # One family for real; the others' results are there.
+    experiment = run.EXPERIMENTS['families']
+    folder = workplace.folder / 'work_dirs' / 'demo_families_smoke'
+    for row in experiment.rows:
+        if row.name == 'LocAtSwin':
+            continue
+        file = folder / row.stem / 'seed0' / 'result.json'
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(dict(name=row.name, top1=1.0, miou=2.0, params=3, seconds=4.0)))
+        file.with_name('fingerprint').write_text(run.fingerprint(row, experiment, smoke=True))
+    printed = workplace.run('demo/run.py', '--families', '--smoke')
+    summary = json.loads((folder / 'summary.json').read_text())
+    assert [row['name'] for row in summary] == [
+        *('ViT', 'LocAtViT', 'RegViT', 'LocAtRegViT', 'RoPEViT', 'LocAtRoPEViT'),
+        *('Jumbo', 'LocAtJumbo', 'Swin', 'LocAtSwin'),
+    ]
+    assert 'processes each: 2' in printed
+    log = (folder / 'families' / 'locatswin' / 'seed0' / 'classify' / 'train.txt').read_text()
+    assert '2 processes on CPU over gloo' in log
+    assert summary[-1]['params'] > 1000
+
+
+def test_dino_table_over_seeds(workplace, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    monkeypatch.chdir(workplace.folder)
+    import dino
+
+    # Results that are there are not computed again: made-up numbers, two seeds.
+    def write(folder, mark, result):
+        folder.mkdir(parents=True)
+        (folder / 'fingerprint').write_text(mark)
+        (folder / 'result.json').write_text(json.dumps(result))
+
+    health = dict(entropy=3.0, batch_entropy=4.0, kl=0.5, spread=0.6)
+    for row in dino.DEMO:
+        for kind, scale in (('trained', []), ('untrained', dino.UNTRAINED)):
+            for seed, linear in ((0, 30.0), (1, 34.0)):
+                seeded = [f'randomness.seed={seed}']
+                folder = dino.WORK_DIR / kind / row.stem / f'seed{seed}'
+                trained = dino.digest([dino.config(f'dino/{row.stem}_dino')], [*seeded, *scale])
+                write(folder / 'dino', trained, health)
+                evaluated = dino.digest(dino.evaluation_configs(row), seeded, trained)
+                write(
+                    folder / 'evaluation', evaluated, dict(linear=linear, knn=20.0, in_context=10.0)
+                )
+    printed = workplace.run('demo/dino.py', '--seeds', 2)
+    assert printed.count('already done') == 16
+    assert '32.0 ± 2.8' in printed and '4.00 ± 0.00' in printed
+    summary = json.loads((dino.WORK_DIR / 'summary.json').read_text())
+    assert list(summary) == ['ViT', 'LocAtViT', 'ViT, untrained', 'LocAtViT, untrained']
+
+
+def test_dino_health_is_the_last_of_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    import dino
+
+    health = dict(entropy=3.0, batch_entropy=4.0, kl=0.5, spread=0.6)
+    for name, kl in (('1_first', 1.0), ('2_resumed', 2.0)):
+        file = tmp_path / name / 'vis_data' / 'scalars.json'
+        file.parent.mkdir(parents=True)
+        lines = [{**health, 'kl': kl}, {'knn/top1_k20': 20.0}]
+        file.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert dino.read_health(tmp_path) == {**health, 'kl': 2.0}
+
+
+def test_dino_options_fit_the_configs(monkeypatch):
+    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+    import dino
+    from mmengine.config import Config
+
+    for stem in ('vit', 'locatvit'):
+        keys = {option.split('=')[0] for option in (*dino.SMOKE, *dino.UNTRAINED)}
+        keys -= {'train_dataloader.dataset.indices'}  # mmengine's, not set in the config
+        for key in keys:
+            found = Config.fromfile(dino.config(f'dino/{stem}_dino'))
+            for part in key.split('.'):
+                assert part in found, key
+                found = found[part]
