@@ -78,13 +78,13 @@ def compare(
         image = torch.rand(shape, generator=generator) * 255
     with torch.no_grad():
         wanted = [out.numpy() for out in network(image)]
-        torch_seconds = _median_seconds(lambda: network(image), repeats)
     found = run_file(image)
     if [x.shape for x in found] != [x.shape for x in wanted]:
         raise ValueError(
             f'the file gives {[x.shape for x in found]}, PyTorch {[x.shape for x in wanted]}'
         )
-    file_seconds = _median_seconds(lambda: run_file(image), repeats)
+    with torch.no_grad():
+        torch_seconds, file_seconds = _median_seconds(network, run_file, image, repeats)
     if network.output == 'argmax':
         difference, scale = float(np.mean(found[0] != wanted[0])), 1.0
     else:
@@ -94,10 +94,14 @@ def compare(
     return Comparison(tuple(shape), difference, scale, torch_seconds, file_seconds)
 
 
-def _median_seconds(run: Callable[[], Any], repeats: int) -> float:
-    seconds = []
+def _median_seconds(
+    first: Callable, second: Callable, image: Tensor, repeats: int
+) -> tuple[float, float]:
+    """Of two functions, run in turn: other work on the machine slows both."""
+    seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        for run, of_run in zip((first, second), seconds, strict=True):
+            start = time.perf_counter()
+            run(image)
+            of_run.append(time.perf_counter() - start)
+    return statistics.median(seconds[0]), statistics.median(seconds[1])

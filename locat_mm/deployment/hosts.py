@@ -16,6 +16,7 @@ import torch
 from mmpretrain.models.utils.attention import ShiftWindowMSA as ClassifierShiftWindowMSA
 from mmseg.models.backbones.swin import ShiftWindowMSA as SegmentorShiftWindowMSA
 from mmseg.models.backbones.vit import VisionTransformer as SegmentorViT
+from timm.layers import to_2tuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -29,18 +30,17 @@ def any_image_size(network: nn.Module) -> Iterator[None]:
     Paddings to the patch are left out, position embeddings are always resized (to the size that
     they have, this changes no number), and adaptive pooling becomes two matrix products.
     """
-    paddings = (mmcv.cnn.bricks.transformer.AdaptivePadding,)
-    paddings += (mmseg.models.utils.embed.AdaptivePadding,)
     with ExitStack() as stack:
-        for padding in paddings:
+        for library in (mmcv.cnn.bricks.transformer, mmseg.models.utils.embed):
+            padding = library.AdaptivePadding
             stack.enter_context(patch.object(padding, 'forward', lambda self, x: x))
         for module in network.modules():
             if getattr(module, 'dynamic_img_pad', False):  # timm's patch embedding
                 stack.enter_context(patch.object(module, 'dynamic_img_pad', False))
         resize = mmpretrain.models.utils.resize_pos_embed
-        for name, module in list(sys.modules.items()):
-            if name.startswith('mmpretrain.') and vars(module).get('resize_pos_embed') is resize:
-                stack.enter_context(patch.object(module, 'resize_pos_embed', _resize_pos_embed))
+        for name, file in list(sys.modules.items()):
+            if name.startswith('mmpretrain.') and vars(file).get('resize_pos_embed') is resize:
+                stack.enter_context(patch.object(file, 'resize_pos_embed', _resize_pos_embed))
         stack.enter_context(patch.object(SegmentorViT, '_pos_embeding', _embed_positions))
         stack.enter_context(patch.object(nn.AdaptiveAvgPool2d, 'forward', _pool))
         yield
@@ -60,7 +60,7 @@ def any_batch_size() -> Iterator[None]:
 
     with (
         patch.object(ClassifierShiftWindowMSA, 'window_reverse', staticmethod(merge)),
-        patch.object(SegmentorShiftWindowMSA.mro()[0], 'window_reverse', merge_own),
+        patch.object(SegmentorShiftWindowMSA, 'window_reverse', merge_own),
     ):
         yield
 
@@ -89,9 +89,7 @@ def _embed_positions(
 
 
 def _pool(self: nn.AdaptiveAvgPool2d, x: Tensor) -> Tensor:
-    size = self.output_size
-    rows, columns = (size, size) if isinstance(size, int) else size
-    assert rows is not None and columns is not None
+    rows, columns = to_2tuple(self.output_size)
     return _bins(x.shape[-2], rows, x) @ x @ _bins(x.shape[-1], columns, x).mT
 
 

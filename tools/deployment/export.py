@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 
 from locat_mm.analysis.complexity import build_model, input_size
 from locat_mm.checkpoint import check_fit, read_state_dict, trust_checkpoints
@@ -111,9 +111,11 @@ def load_model(cfg: Config, checkpoint: str) -> torch.nn.Module:
 
 
 def class_names(cfg: Config) -> list[str] | None:
-    """The config's own names of the classes, if it states them."""
+    """Names of the classes, from the config or its data set's class, if either states them."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    metainfo = dataset.get('metainfo') or cfg.get('metainfo') or {}
+    metainfo = dataset.get('metainfo') or {}
+    if 'type' in dataset and 'classes' not in metainfo:
+        metainfo = getattr(DATASETS.get(dataset['type']), 'METAINFO', {})
     names = metainfo.get('classes')
     return None if names is None else list(names)
 
@@ -192,9 +194,7 @@ def main(argv: list[str] | None = None) -> None:
     sides = f'{size[0]}×{size[1]}' if step is None else f'sides that are multiples of {step}'
     print(f'Input "image": {metadata["layout"]}, {sides} pixels, {metadata["channel_order"]}')
     print(f'Values: {metadata["input_values"]}', end='')
-    print(
-        f'; mean {metadata["mean"]}, std {metadata["std"]}' if metadata['mean'] != 'null' else ''
-    )
+    print(f'; mean {metadata["mean"]}, std {metadata["std"]}' if metadata['mean'] != 'null' else '')
 
 
 if __name__ == '__main__':
