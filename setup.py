@@ -87,6 +87,7 @@ setup(
             'ftfy',
             'regex',
         ],
+        'deploy': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'demo': ['scikit-learn', 'matplotlib', 'tqdm'],
     },
 )

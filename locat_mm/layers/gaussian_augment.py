@@ -111,9 +111,10 @@ class GaussianAugment(nn.Module):
             variance ``[B, heads, H·W, 2]`` (rows, columns; squared patches) and alpha
             ``[B, heads, H·W]`` (logits).
         """
-        max_variance = self.max_variance
-        if grid_size != self.grid_size:
-            max_variance *= min(grid_size) / min(self.grid_size)
+        # No branch on the grid, and no min() of it: both would fix an exported model to one size.
+        # Under torch.jit.trace, sizes are tensors, which sym_min refuses.
+        smaller = torch.sym_min if torch.compiler.is_exporting() else min
+        max_variance = self.max_variance * (smaller(*grid_size) / min(self.grid_size))
         # In float32: a half type would round the offset.
         dtype = torch.promote_types(self.log_var.weight.dtype, torch.float32)
         weight = torch.cat([self.log_var.weight, self.log_alpha.weight]).to(dtype)

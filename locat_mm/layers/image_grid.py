@@ -22,9 +22,14 @@ class ImageGrid:
         self._pending: dict[int, tuple[int, int]] = {}
         self._ambiguous: dict[int, tuple[int, int]] = {}
         self._in_backward = False
+        #: Of the image that torch.export traces. Symbolic sizes cannot be keys of a dict.
+        self._exported: tuple[int, int] | None = None
 
     def __call__(self, patch_embed: nn.Module, args: tuple, output: Any) -> None:
         height, width = map(_untraced, read_grid(patch_embed, args, output))
+        if torch.compiler.is_exporting():
+            self._exported = (height, width)
+            return
         self._grids[height * width] = (height, width)
         if not torch.compiler.is_compiling():  # compiled code holds its grid as a constant
             self._remember(height, width)
@@ -36,6 +41,9 @@ class ImageGrid:
             ValueError: if there was none, or if a backward pass finds two.
         """
         num_patches = _untraced(num_patches)
+        if torch.compiler.is_exporting():
+            assert self._exported is not None
+            return self._exported
         if num_patches not in self._grids:
             grids = ', '.join(f'{h}×{w}' for h, w in self._grids.values()) or 'none'
             raise ValueError(
