@@ -2,14 +2,37 @@
 
 import json
 import sys
+from pathlib import Path
 
 import cv2
+import dino
+import pytest
+import run
+from mmengine.config import Config
 
-from tests.support import ROOT
+
+@pytest.fixture
+def forked(workplace, monkeypatch):
+    """The demo's ``main`` in this process. The tools that it calls are forked."""
+    monkeypatch.chdir(workplace.folder)
+
+    def run_command(label: str, log: Path, command: list[str]) -> None:
+        python, script, *args = command
+        processes = 1
+        if python == 'bash':
+            place = 1 if 'dist_train.sh' in script else 2
+            processes = int(args.pop(place))
+            script = script.replace('dist_', '').replace('.sh', '.py')
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(workplace.run(script, *args, processes=processes))
+
+    monkeypatch.setattr(run, 'run_command', run_command)
+    return run.main
 
 
-def test_demo_runs_end_to_end(workplace):
-    printed = workplace.run('demo/run.py', '--smoke')
+def test_demo_runs_end_to_end(workplace, forked, capsys):
+    forked(['--smoke'])
+    printed = capsys.readouterr().out
     folder = workplace.folder / 'work_dirs' / 'demo_smoke'
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == ['ViT', 'LocAtViT']
@@ -22,14 +45,19 @@ def test_demo_runs_end_to_end(workplace):
     assert summary[1]['params'] - summary[0]['params'] == 4 * (32 * 3 + 3)
     picture = cv2.imread(str(folder / 'demo.png'))
     assert picture.shape[0] > 500 and picture.std() > 20
-    assert 'already done' in workplace.run('demo/run.py', '--smoke')
+
+
+def test_a_command_is_logged_and_its_failure_ends_the_demo(tmp_path, capsys):
+    log = tmp_path / 'folder' / 'log.txt'
+    run.run_command('label', log, [sys.executable, '-c', 'print("Epoch(train) [1][ 2/3]")'])
+    assert log.read_text() == 'Epoch(train) [1][ 2/3]\n'
+    with pytest.raises(SystemExit, match=f'label failed .exit 3.; its whole output: {log}'):
+        run.run_command('label', log, [sys.executable, '-c', 'print("no"); exit(3)'])
+    assert capsys.readouterr().err == 'no\n'
 
 
 def test_ablation_averages_over_seeds(workplace, monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
     monkeypatch.chdir(workplace.folder)
-    import run
-
     # Results that are there are not computed again: made-up numbers, two seeds.
     folder = workplace.folder / 'work_dirs' / 'demo_ablation'
     for row in run.EXPERIMENTS['ablation'].rows:
@@ -41,7 +69,8 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
             file.with_name('fingerprint').write_text(
                 run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
             )
-    printed = workplace.run('demo/run.py', '--ablation', '--seeds', 2)
+    printed = workplace.run_anew('demo/run.py', '--ablation', '--seeds', 2)
+    assert printed.count('already done') == 14
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == [
         row.name for row in run.EXPERIMENTS['ablation'].rows
@@ -52,11 +81,7 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
     assert '82.00 ± 2.83' in printed
 
 
-def test_families_run_through_the_dist_tools(workplace, monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
-    monkeypatch.chdir(workplace.folder)
-    import run
-
+def test_families_run_through_the_dist_tools(workplace, forked, capsys):
     # One family for real; the others' results are there.
     experiment = run.EXPERIMENTS['families']
     folder = workplace.folder / 'work_dirs' / 'demo_families_smoke'
@@ -67,7 +92,8 @@ def test_families_run_through_the_dist_tools(workplace, monkeypatch):
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(dict(name=row.name, top1=1.0, miou=2.0, params=3, seconds=4.0)))
         file.with_name('fingerprint').write_text(run.fingerprint(row, experiment, smoke=True))
-    printed = workplace.run('demo/run.py', '--families', '--smoke')
+    forked(['--families', '--smoke'])
+    printed = capsys.readouterr().out
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == [
         *('ViT', 'LocAtViT', 'RegViT', 'LocAtRegViT', 'RoPEViT', 'LocAtRoPEViT'),
@@ -79,10 +105,8 @@ def test_families_run_through_the_dist_tools(workplace, monkeypatch):
     assert summary[-1]['params'] > 1000
 
 
-def test_dino_table_over_seeds(workplace, monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
+def test_dino_table_over_seeds(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace.folder)
-    import dino
 
     # Results that are there are not computed again: made-up numbers, two seeds.
     def write(folder, mark, result):
@@ -102,17 +126,15 @@ def test_dino_table_over_seeds(workplace, monkeypatch):
                 write(
                     folder / 'evaluation', evaluated, dict(linear=linear, knn=20.0, in_context=10.0)
                 )
-    printed = workplace.run('demo/dino.py', '--seeds', 2)
+    dino.main(['--seeds', '2'])
+    printed = capsys.readouterr().out
     assert printed.count('already done') == 16
     assert '32.0 ± 2.8' in printed and '4.00 ± 0.00' in printed
     summary = json.loads((dino.WORK_DIR / 'summary.json').read_text())
     assert list(summary) == ['ViT', 'LocAtViT', 'ViT, untrained', 'LocAtViT, untrained']
 
 
-def test_dino_health_is_the_last_of_a_resumed_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
-    import dino
-
+def test_dino_health_is_the_last_of_a_resumed_run(tmp_path):
     health = dict(entropy=3.0, batch_entropy=4.0, kl=0.5, spread=0.6)
     for name, kl in (('1_first', 1.0), ('2_resumed', 2.0)):
         file = tmp_path / name / 'vis_data' / 'scalars.json'
@@ -122,11 +144,7 @@ def test_dino_health_is_the_last_of_a_resumed_run(tmp_path, monkeypatch):
     assert dino.read_health(tmp_path) == {**health, 'kl': 2.0}
 
 
-def test_dino_options_fit_the_configs(monkeypatch):
-    monkeypatch.setattr(sys, 'path', [str(ROOT / 'tools' / 'demo'), *sys.path])
-    import dino
-    from mmengine.config import Config
-
+def test_dino_options_fit_the_configs():
     for stem in ('vit', 'locatvit'):
         keys = {option.split('=')[0] for option in (*dino.SMOKE, *dino.UNTRAINED)}
         keys -= {'train_dataloader.dataset.indices'}  # mmengine's, not set in the config

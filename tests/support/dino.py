@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from mmengine.logging import MessageHub
 from mmengine.model import MMDistributedDataParallel
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor
 
 from locat_mm.registry import MODELS
 
@@ -77,14 +77,8 @@ def train(model: torch.nn.Module, images: slice) -> tuple[dict, list]:
     return getattr(model, 'module', model).state_dict(), losses
 
 
-def train_in_two_processes(folder: Path) -> None:
-    multiprocessing.spawn(_work, args=(folder,), nprocs=2)
-
-
-def _work(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+def train_one_of_two(rank: int, folder: Path) -> None:
+    """Half of each batch's images, and what comes of it in ``RANK.pt``."""
     # Other weights in each process: the first's are taken.
     model = MMDistributedDataParallel(build(seed=rank), broadcast_buffers=False)
     torch.save(train(model, slice(2 * rank, 2 * rank + 2)), folder / f'{rank}.pt')
-    distributed.destroy_process_group()

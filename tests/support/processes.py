@@ -15,12 +15,18 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
+
+import torch
+from torch import distributed
 
 from . import ROOT
 
 PRELOAD = 'tests.support.preload'
+#: seconds that a process may take
+LIMIT = 300
 
 
 def server() -> multiprocessing.context.BaseContext:
@@ -77,6 +83,33 @@ class ToolProcess:
         """End it and the processes that it has started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
+
+
+def run_in_two(work: Callable[..., None], folder: Path, *args: object) -> None:
+    """Call ``work(rank, folder, *args)`` in two processes that are joined over gloo.
+
+    Raises:
+        RuntimeError: if one of them fails; its error is printed.
+    """
+    context = server()
+    processes = [context.Process(target=_join, args=(work, rank, folder, *args)) for rank in (0, 1)]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(LIMIT)
+    finally:
+        for process in processes:
+            process.kill()
+    if any(process.exitcode for process in processes):
+        raise RuntimeError(f'exit codes: {[process.exitcode for process in processes]}')
+
+
+def _join(work: Callable[..., None], rank: int, folder: Path, *args: object) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group('gloo', f'file://{folder}/store', rank=rank, world_size=2)
+    work(rank, folder, *args)
+    distributed.destroy_process_group()
 
 
 def _become(command: list[str], cwd: str, env: dict[str, str], log: str) -> None:

@@ -7,10 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from . import ROOT
-from .processes import ToolProcess, free_port
-
-#: seconds that a tool may take
-LIMIT = 300
+from .processes import LIMIT, ToolProcess, free_port
 
 
 class Workplace:

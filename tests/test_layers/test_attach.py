@@ -14,7 +14,6 @@ from torch import nn
 import locat_mm
 from locat_mm.layers import SUPPORTED
 from locat_mm.registry import MODELS
-from tests.support import attached_in_two_processes as two_processes
 from tests.support.hosts import HOSTS, OTHER_SIZES, build, features, image_size
 
 # Only class tokens are read: no gradient reaches the patches of the last block.
@@ -275,13 +274,3 @@ def test_as_a_config(scope, prefix):
     assert host.layers[0].attn.gaug.gain is None
     with pytest.raises(TypeError, match="a config with a type, got 'vit'"):
         MODELS.build(dict(type='locat_mm.LocAt', backbone='vit'))
-
-
-def test_two_processes_train_as_one(tmp_path):
-    two_processes.run(tmp_path)
-    results = [torch.load(tmp_path / f'{rank}.pt') for rank in range(2)]
-    host, images = two_processes.make_host(), two_processes.make_images()
-    two_processes.loss(host, images).backward()
-    for name, parameter in host.named_parameters():
-        torch.testing.assert_close(results[0][name], results[1][name], rtol=0, atol=0)
-        torch.testing.assert_close(results[0][name], parameter.grad, rtol=1e-4, atol=1e-6)

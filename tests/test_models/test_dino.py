@@ -18,8 +18,9 @@ from tests.support.dino import (
     make_crops,
     set_progress,
     train,
-    train_in_two_processes,
+    train_one_of_two,
 )
+from tests.support.processes import run_in_two
 
 #: timm resamples position embeddings in float32.
 EXACT = dict(rtol=1e-6, atol=1e-7)
@@ -140,7 +141,7 @@ def test_two_steps_equal_a_computation_by_hand():
 
 def test_two_processes_equal_one(tmp_path):
     """Weights, teacher and centre after two steps; the loss is the mean of theirs."""
-    train_in_two_processes(tmp_path)
+    run_in_two(train_one_of_two, tmp_path)
     state, losses = train(build(), slice(None))
     found = [torch.load(tmp_path / f'{rank}.pt') for rank in range(2)]
     for ours, _ in found:

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from locat_mm.ops import BACKENDS
-from tests.support import ROOT
+from tests.support.processes import server
 
 
 @pytest.fixture
-def modules(monkeypatch):
+def modules():
     """The benchmark's modules by name, importable in the processes that it starts, too."""
-    monkeypatch.syspath_prepend(ROOT / 'benchmarks')
+    server()  # forks them
     return importlib.import_module
 
 

@@ -25,7 +25,7 @@ def test_layout_and_determinism(workplace):
     script = 'dataset_converters/digit_scenes.py'
     sizes = ('--objects', 10, 4, '--scenes', 3, 2)
     again, other = workplace.folder / 'again', workplace.folder / 'other'
-    workplace.run(script, *sizes, '--out-dir', again)
+    workplace.run_anew(script, *sizes, '--out-dir', again)
     workplace.run(script, *sizes, '--out-dir', other, '--seed', 1)
     written = files(again)
     # fewer images are a prefix of more

@@ -3,7 +3,6 @@
 import os
 import re
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -240,7 +239,7 @@ def test_steps_that_mixed_precision_leaves_out_do_not_count(is_fused, tmp_path, 
 
 
 @pytest.mark.parametrize('is_sharded', [False, True], ids=['whole', 'sharded'])
-def test_all_processes_stop_together(is_sharded, workplace, tmp_path, monkeypatch):
+def test_all_processes_stop_together(is_sharded, workplace, tmp_path):
     """NaN in one process's image; both say whose it is, and leave."""
     bases = [str(demo_config(CLASSIFY))]
     if is_sharded:
@@ -248,15 +247,15 @@ def test_all_processes_stop_together(is_sharded, workplace, tmp_path, monkeypatc
     config = tmp_path / 'planted.py'
     config.write_text(
         f'_base_ = {bases}\n'
-        "custom_imports = dict(imports=['plants'])\n"
+        "custom_imports = dict(imports=['tests.support.plants'])\n"
         "custom_hooks = [dict(type='PlantNaN', where='image', first=5, rank=1)]\n"
         'default_hooks = dict(non_finite=dict(max_consecutive=2, check_interval=4))\n'
     )
-    monkeypatch.setenv('PYTHONPATH', str(Path(__file__).parent))
     log = workplace.run(
-        *('dist_train.sh', config, 2, '--work-dir', tmp_path / 'run'),
+        *('train.py', config, '--work-dir', tmp_path / 'run'),
         *('--cfg-options', 'train_dataloader.batch_size=16'),
         fails=True,
+        processes=2,
     )
     message = r'FloatingPointError: iteration 8: .*: the input, image 1 of .* \(process 1\)\. .*'
     assert len(re.findall(f'{message}epoch_1.pth ', log)) == 2, log[-4000:]

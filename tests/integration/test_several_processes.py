@@ -1,7 +1,11 @@
-"""Several processes give one process's weights: two nodes, each with its own launcher, and
-sharded training; both on this machine, over gloo.
+"""Several processes give one process's weights and metrics, on this machine over gloo.
+
+Two nodes, each with its own launcher, are started by tools/dist_train.sh, testing by
+tools/dist_test.sh; sharded training is forked.
 """
 
+import json
+import os
 import re
 import subprocess
 
@@ -36,10 +40,12 @@ def assert_equal_weights(found, expected) -> None:
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-5, msg=str(key))
 
 
-def test_two_nodes(workplace, alone):
+@pytest.fixture(scope='module')
+def two_nodes(workplace):
+    """One epoch of two processes, 16 images a step in each; a checkpoint, and both logs."""
     config = demo_config('locatvit_classify')
-    env = workplace.env | {'NNODES': '2', 'MASTER_ADDR': '127.0.0.1'}
-    command = workplace.command('dist_train.sh', config, 1)
+    env = {**os.environ, **workplace.env, 'NNODES': '2', 'MASTER_ADDR': '127.0.0.1'}
+    command = ['bash', *workplace.command('dist_train.sh', config, 1)]
     nodes = [
         subprocess.Popen(
             [*command, '--work-dir', f'node{rank}', *OPTIONS, f'{EPOCHS}1', f'{BATCH}16'],
@@ -57,12 +63,26 @@ def test_two_nodes(workplace, alone):
         for node in nodes:
             node.terminate()  # its launcher ends the worker
     assert [node.returncode for node in nodes] == [0, 0], logs[0][-2000:] + logs[1][-2000:]
+    return workplace.folder / 'node0' / 'epoch_1.pth', logs
+
+
+def test_two_nodes(workplace, alone, two_nodes):
+    checkpoint, logs = two_nodes
     assert ['2 processes on CPU over gloo' in log for log in logs] == [True, False]
     assert not (workplace.folder / 'node1' / 'epoch_1.pth').exists()
     assert_equal_weights(
-        read_state_dict(workplace.folder / 'node0' / 'epoch_1.pth'),
+        read_state_dict(checkpoint),
         read_state_dict(alone[0] / 'epoch_1.pth'),
     )
+
+
+def test_metrics_of_two_processes(workplace, two_nodes):
+    config, (checkpoint, _) = demo_config('locatvit_classify'), two_nodes
+    both, single = workplace.folder / 'both.json', workplace.folder / 'single.json'
+    args = ('--out-item', 'metrics', '--out')
+    workplace.run_anew('dist_test.sh', config, checkpoint, 2, *args, both)
+    workplace.run('test.py', config, checkpoint, *args, single)
+    assert json.loads(both.read_text()) == json.loads(single.read_text())
 
 
 def test_sharded(workplace, alone):
@@ -71,7 +91,8 @@ def test_sharded(workplace, alone):
     bases = [str(demo_config('locatvit_classify')), str(ROOT / 'configs' / '_base_' / 'fsdp.py')]
     config.write_text(f'_base_ = {bases}\n')
     args = ('--work-dir', 'sharded', '--resume', alone[0] / 'epoch_1.pth')
-    log = workplace.run('dist_train.sh', config, 2, *args, *OPTIONS, f'{EPOCHS}2', f'{BATCH}16')
+    args = ('train.py', config, *args, *OPTIONS, f'{EPOCHS}2', f'{BATCH}16')
+    log = workplace.run(*args, processes=2)
     assert 'resumed epoch: 1, iter: 4' in log
     found, expected = (
         torch.load(workplace.folder / name / 'epoch_2.pth', weights_only=False)

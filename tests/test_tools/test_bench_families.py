@@ -1,18 +1,24 @@
 """benchmarks/families.py: its wiring and its table; not its numbers."""
 
 import re
-import runpy
+from functools import partial
 
+import families
 import pytest
+import torch
 
-from tests.support import ROOT
-
-SCRIPT = str(ROOT / 'benchmarks' / 'families.py')
+from tests.support.processes import server
 
 
-def test_one_row_a_model(workplace):
-    printed = workplace.run(SCRIPT, '--smoke', '--families', 'vit', '--out', 'bench/table.md')
-    table = (workplace.folder / 'bench' / 'table.md').read_text()
+def test_one_row_a_model(tmp_path, monkeypatch, capsys):
+    server()  # forks the processes whose memory is measured
+    monkeypatch.setattr(
+        families, 'in_fresh_processes', partial(families.in_fresh_processes, fork=True)
+    )
+    out, threads = tmp_path / 'bench' / 'table.md', str(torch.get_num_threads())
+    settings = ['--smoke', '--families', 'vit', '--threads', threads]
+    families.main([*settings, '--out', str(out)])
+    table, printed = out.read_text(), capsys.readouterr().out
     assert table in printed and '[1/1] vit, tiny' in printed
     rows = [re.split(r' *\| *', line)[1:-1] for line in table.splitlines() if line[:1] == '|']
     assert [row[0] for row in rows[2:]] == ['ViT-Tiny', 'LocAtViT-Tiny']
@@ -28,11 +34,10 @@ def test_one_row_a_model(workplace):
 
 
 def test_bad_input_is_one_clear_error(capsys):
-    main = runpy.run_path(SCRIPT)['main']
     for wrong, message in (
         (['--rounds', '0'], '--rounds must be positive, got 0'),
         (['--families', 'resnet'], "invalid choice: 'resnet'"),
     ):
         with pytest.raises(SystemExit):
-            main(wrong)
+            families.main(wrong)
         assert message in capsys.readouterr().err.splitlines()[-1]
