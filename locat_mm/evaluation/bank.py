@@ -16,6 +16,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..mmengine_internals import uses_rank_seeds
+
 __all__ = [
     'build_bank_loader',
     'check_storage',
@@ -35,8 +37,9 @@ def build_bank_loader(runner: Runner, dataloader: dict | DataLoader) -> DataLoad
     Raises:
         ValueError: if it does not give every image once and in order, or if there is no image.
     """
-    diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
+    loader = runner.build_dataloader(
+        dataloader, seed=runner.seed, diff_rank_seed=uses_rank_seeds(runner)
+    )
     sampler: Any = loader.sampler
     in_order = isinstance(sampler, DefaultSampler) and sampler.round_up and not sampler.shuffle
     if not in_order or loader.drop_last:

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from timm.models._manipulate import group_with_matcher
 from torch import Tensor
 
-from ...checkpoint import check_fit, pretrained_of, read_state_dict
+from ...checkpoint import check_fit, pretrained_of, read_state_dict, strip_prefix
 from ...helpers import check_choice
 from ...registry import MODELS
 from .base import HostedBackbone, resolve_indices
@@ -192,18 +192,12 @@ class TIMMBackbone(HostedBackbone):
         if init is None:
             return False
         state = read_state_dict(init.checkpoint, init.map_location)
-        given = f'{init.prefix.removesuffix(".")}.' if init.prefix else None
-        is_ours = False
-        for prefix in (given or 'backbone.', 'model.'):
-            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-            if prefix == given and not part:
-                first = ', '.join(list(state)[:5])
-                raise ValueError(
-                    f'{init.checkpoint} has no key that starts with {prefix!r}; its first are '
-                    f'{first}'
-                )
-            is_ours |= bool(part)
-            state = part or state
+        is_ours = bool(init.prefix)
+        if init.prefix:
+            state = strip_prefix(state, init.prefix, str(init.checkpoint))
+        for prefix in ('model.',) if init.prefix else ('backbone.', 'model.'):
+            if any(key.startswith(prefix) for key in state):
+                state, is_ours = strip_prefix(state, prefix, str(init.checkpoint)), True
         state = {k: v for k, v in state.items() if k.partition('.gaug.')[0] not in self._left_out}
         # Under a prefix is a backbone of this package: its position grid need not be square.
         state = {f'backbone.{key}' if is_ours else key: value for key, value in state.items()}
