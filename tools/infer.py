@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> int:
             f'{args.config} has default_scope={scope!r}: this tool runs segmentors (mmseg) and '
             'classifiers (mmpretrain)'
         )
-    pictures = find_pictures(args.images, args.out)
+    pictures = find_pictures(args.images, [args.out])
     failed = (segment if scope == 'mmseg' else classify)(args, cfg, pictures)
     print(f'{len(pictures) - len(failed)} of {len(pictures)} pictures done: {args.out}')
     if failed:

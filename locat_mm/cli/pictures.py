@@ -44,12 +44,13 @@ class Picture:
     name: str
 
 
-def find_pictures(inputs: Sequence[str], out: str | Path | None = None) -> list[Picture]:
+def find_pictures(inputs: Sequence[str], excluded: Sequence[str | Path] = ()) -> list[Picture]:
     """The images that a user means, each with a name of its own.
 
     Args:
         inputs: files, folders (searched with their subfolders) and patterns (``'a/**/*.jpg'``).
-        out: folder of results, which are no input even if it lies inside a folder of images.
+        excluded: folders whose files are no input even if they lie inside a folder of images:
+            results, masks.
 
     Returns:
         in the order of their paths, each file once.
@@ -84,11 +85,11 @@ def find_pictures(inputs: Sequence[str], out: str | Path | None = None) -> list[
         else:
             raise FileNotFoundError(f'there is no file or folder {text}')
         paths += found
-    skipped = None if out is None else Path(out).absolute()
+    skipped = {Path(folder).absolute() for folder in excluded}
     unique = {path.absolute(): path for path in sorted(paths)}
-    kept = {path: given for path, given in unique.items() if skipped not in path.parents}
+    kept = {path: given for path, given in unique.items() if skipped.isdisjoint(path.parents)}
     if not kept:
-        raise ValueError(f'all images are in {out}, the folder of results')
+        raise ValueError(f'all images are in folders of results or masks: {excluded}')
     root = Path(os.path.commonpath([root.absolute() for root in roots]))
     names = [path.relative_to(root).with_suffix('').as_posix() for path in kept]
     # a.jpg and a.png are different images; on some file systems so are A.png and a.png not.
@@ -233,24 +234,23 @@ def for_each_picture(
     failed = []
     level = cv2.setLogLevel(_ONLY_ERRORS)  # its warnings repeat what is said here
     for picture in tqdm(pictures, desc=label, unit='image', dynamic_ncols=True):
+        image = None
         try:
             image = read_picture(picture.path)
+            work(picture, image)
+            continue
         except BadSampleError as error:
             line = str(error)
-        else:
-            try:
-                work(picture, image)
-                continue
-            except (AssertionError, RuntimeError, ValueError, cv2.error) as error:
-                line = f'{picture.path} {_explain(error, image)}'
+        except (AssertionError, RuntimeError, ValueError, cv2.error) as error:
+            line = f'{picture.path} {_explain(error, image)}'
         failed.append(' '.join(line.split()))
         tqdm.write(f'FAILED: {failed[-1]}', file=sys.stderr)
     cv2.setLogLevel(level)
     return failed
 
 
-def _explain(error: Exception, image: np.ndarray) -> str:
-    size = f'{image.shape[1]}×{image.shape[0]} pixels'
+def _explain(error: Exception, image: np.ndarray | None) -> str:
+    size = 'not decoded' if image is None else f'{image.shape[1]}×{image.shape[0]} pixels'
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f'({size}) needs more memory than there is: use sliding windows or a smaller copy'
-    return f'({size}) fails in the model: {type(error).__name__}: {error}'
+    return f'({size}) fails: {type(error).__name__}: {error}'
