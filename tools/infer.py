@@ -19,7 +19,8 @@ import numpy as np
 
 from locat_mm.checkpoint import write_beside
 from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
-from locat_mm.cli.inference import Classifier, Segmentor, read_class_names
+from locat_mm.cli.class_names import read_class_names
+from locat_mm.cli.inference import Classifier, Segmentor
 from locat_mm.cli.pictures import Picture, ResultWriter, find_pictures, for_each_picture
 from locat_mm.cli.reporting import reports_errors
 from locat_mm.config import load_config

@@ -22,6 +22,7 @@ import numpy as np
 from locat_mm.analysis.overlay import make_palette
 from locat_mm.checkpoint import trust_checkpoints, write_beside
 from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
+from locat_mm.cli.class_names import read_class_names
 from locat_mm.cli.examples import (
     check_mask,
     count_classes,
@@ -30,7 +31,6 @@ from locat_mm.cli.examples import (
     read_mask,
 )
 from locat_mm.cli.in_context import ExampleSegmentor, Scores, config_backbone, timm_backbone
-from locat_mm.cli.inference import read_class_names
 from locat_mm.cli.pictures import (
     Picture,
     ResultWriter,

@@ -1,6 +1,6 @@
 """Trained models on a user's pictures: strictly loaded, with class names, whole or by windows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from mmpretrain.apis import ImageClassificationInferencer
 from mmseg.apis import MMSegInferencer
 from torch import Tensor, nn
@@ -17,30 +17,15 @@ from torch.nn import functional as F
 from ..analysis.overlay import make_palette
 from ..checkpoint import check_fit, read_content, read_state_dict, trust_checkpoints, unwrap
 from ..config import walk
+from .class_names import check_count, find_classes
 
-__all__ = ['Classifier', 'Segmentor', 'predict_mask', 'read_class_names']
+__all__ = ['Classifier', 'Segmentor', 'predict_mask']
 
 #: Logits at an image's own size beyond which they are resized strip by strip: 1 GiB.
 _MOST_LOGITS = 2**28
 _STRIP = 2**25
 #: Pixels that enter a network whole, unless the user says otherwise: those of Cityscapes.
 _MOST_WHOLE = 2048 * 1024
-
-
-def read_class_names(path: str | Path) -> list[str]:
-    """Names of classes from a text file, one per line, in the order of their values.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it names nothing, or a line between names is empty.
-    """
-    lines = Path(path).read_text(encoding='utf-8-sig').rstrip().splitlines()
-    names = [line.strip() for line in lines]
-    if not names:
-        raise ValueError(f'{path} names no class: write one name per line')
-    if '' in names:
-        raise ValueError(f'{path}: line {names.index("") + 1} is empty, and each line is a class')
-    return names
 
 
 class Segmentor:
@@ -98,12 +83,13 @@ class Segmentor:
         self._inferencer = _StrictInferencer(cfg, device=device)
         self.model = self._inferencer.model
         meta = _load(self.model, checkpoint)
-        self.names, palette = _find_classes(cfg, meta, names)
-        _check_count(self.names, getattr(self.model, 'num_classes', None))
+        self.names, palette = find_classes(cfg, meta, names)
+        check_count(self.names, getattr(self.model, 'num_classes', None))
         self.palette = palette or make_palette(self.names)
         self.is_split = False
         self._automatic = self._set_window(cfg, window, stride)
-        size = cfg.get('crop_size') or (256, 256)
+        preprocessor = cfg.model.get('data_preprocessor') or {}
+        size = preprocessor.get('size') or cfg.get('crop_size') or (224, 224)
         self(np.zeros((*size, 3), np.uint8))  # a model that fails here fails on every picture
         self.is_split = False
 
@@ -199,11 +185,11 @@ class Classifier:
         )
         model: Any = self._inferencer.model
         meta = _load(model, checkpoint)
-        self.names, _ = _find_classes(cfg, meta, names)
-        samples = self._predict(np.zeros((256, 256, 3), np.uint8))
+        self.names, _ = find_classes(cfg, meta, names)
+        samples = self._predict(np.zeros((224, 224, 3), np.uint8))
         if not isinstance(samples[0].get('pred_score'), Tensor):
             raise ValueError(f'{type(model).__name__} gives no class scores: it is no classifier')
-        _check_count(self.names, len(samples[0].pred_score))
+        check_count(self.names, len(samples[0].pred_score))
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """
@@ -313,45 +299,3 @@ def _load(model: nn.Module, checkpoint: str) -> dict:
         return {}
     lower = {key.lower(): meta[key] for key in ('CLASSES', 'PALETTE') if meta.get(key)}
     return dict(meta.get('dataset_meta') or lower)  # names in capitals: mmseg and mmcls 0.x
-
-
-def _find_classes(
-    cfg: Config, meta: Mapping, names: list[str] | None
-) -> tuple[list[str], list | None]:
-    """Class names and palette: the user's, the checkpoint's or the data set's.
-
-    Raises:
-        ValueError: if none of them names classes.
-    """
-    known = [meta, *_describe_dataset(cfg)]
-    found = next((info for info in known if info.get('classes')), None)
-    if names is None:
-        if found is None:
-            raise ValueError(
-                'neither the checkpoint nor the data set of the config names the classes: write '
-                'one name per line, in the order of their values, and give --classes FILE'
-            )
-        classes = found['classes']
-        names = [classes] if isinstance(classes, str) else [str(name) for name in classes]
-    palette = next((info['palette'] for info in known if info.get('palette')), None)
-    fits = palette is not None and len(palette) == len(names)
-    return names, [list(colour) for colour in palette] if palette is not None and fits else None
-
-
-def _describe_dataset(cfg: Config) -> list[Mapping]:
-    """``metainfo`` in the config of the tested data set, and what its class says."""
-    dataset = cfg.test_dataloader.dataset
-    while dataset.get('dataset') or dataset.get('datasets'):
-        dataset = dataset.get('dataset') or dataset.datasets[0]
-    kind = dataset.get('type')
-    with DATASETS.switch_scope_and_registry(cfg.default_scope) as registry:
-        cls = registry.get(kind) if isinstance(kind, str) else kind
-    return [dataset.get('metainfo') or {}, getattr(cls, 'METAINFO', {})]
-
-
-def _check_count(names: Sequence[str], count: int | None) -> None:
-    if count is not None and len(names) != count:
-        raise ValueError(
-            f'the model predicts {count} classes, and {len(names)} are named ({names[0]}, ...): '
-            'give --classes FILE with a name for each'
-        )
