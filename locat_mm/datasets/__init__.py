@@ -1,19 +1,31 @@
-"""Transforms that stock pipelines lack, and broken data found by name."""
+"""Checks of data sets, with messages that name the file; the layout of a user's own data."""
 
 from .damage import BadSampleError, check_end, find_damage
+from .folders import ClassFolder, MaskFolder, read_class_folder, read_mask_folder
 from .guarded import GuardedPipeline, SkipLog, has_backend, leaves
 from .listing import check_sources, missing_files
+from .report import Report, Samples, ValueUse
 from .transforms import CheckAnnotations
+from .zero_label import check_zero_label, choose_zero_label
 
 __all__ = [
     'BadSampleError',
     'CheckAnnotations',
+    'ClassFolder',
     'GuardedPipeline',
+    'MaskFolder',
+    'Report',
+    'Samples',
     'SkipLog',
+    'ValueUse',
     'check_end',
     'check_sources',
+    'check_zero_label',
+    'choose_zero_label',
     'find_damage',
     'has_backend',
     'leaves',
     'missing_files',
+    'read_class_folder',
+    'read_mask_folder',
 ]
