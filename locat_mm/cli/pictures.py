@@ -17,8 +17,7 @@ from tqdm import tqdm
 
 from ..analysis.overlay import draw_legend, draw_overlay, with_legend
 from ..checkpoint import write_beside
-from ..datasets import BadSampleError
-from ..datasets.damage import find_damage
+from ..datasets import BadSampleError, find_damage
 
 __all__ = ['Picture', 'ResultWriter', 'find_pictures', 'for_each_picture', 'read_picture']
 

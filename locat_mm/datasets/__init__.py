@@ -1,20 +1,32 @@
-"""Errors that name broken files and annotations, and a check of annotations for pipelines."""
+"""Checks of data sets, with messages that name the file; the layout of a user's own data."""
 
 from .file_damage import BadSampleError, check_end, find_damage
+from .folders import ClassFolder, MaskFolder, read_class_folder, read_mask_folder
 from .guarded_pipeline import GuardedPipeline, SkipLog, has_backend
+from .report import Report, Samples, ValueUse
 from .source_checks import check_sources, missing_files
 from .transforms import CheckAnnotations
 from .wrappers import leaves
+from .zero_label import check_zero_label, choose_zero_label
 
 __all__ = [
     'BadSampleError',
     'CheckAnnotations',
+    'ClassFolder',
     'GuardedPipeline',
+    'MaskFolder',
+    'Report',
+    'Samples',
     'SkipLog',
+    'ValueUse',
     'check_end',
     'check_sources',
+    'check_zero_label',
+    'choose_zero_label',
     'find_damage',
     'has_backend',
     'leaves',
     'missing_files',
+    'read_class_folder',
+    'read_mask_folder',
 ]

@@ -13,7 +13,7 @@ from torch import nn
 
 from ..checkpoint import find_resumable, pretrained_of, trust_checkpoints, watch_pretrained
 from ..config import walk
-from ..datasets import check_sources, has_backend, leaves
+from ..datasets import check_sources, check_zero_label, has_backend, leaves
 from ..helpers import doing, innermost
 from .hooks.checkpoint_fit import CheckpointFitHook
 from .runner import annotate_runner
@@ -177,6 +177,8 @@ def _check_data(cfg: Config, loader: str) -> None:
                 f'(looked from {Path.cwd()}). {source}'
             )
         check_sources(loader, dataset, cfg.get('default_scope', 'mmengine'))
+    if given:
+        check_zero_label(loader, given, cfg.get('default_scope', 'mmengine'))
 
 
 def _use_gloo(cfg: Config) -> None:
