@@ -94,7 +94,10 @@ def config_backbone(
     host = whole
     while 'backbone' in host:  # locat_mm.LocAt around the host
         host = host.backbone
-    cls: Any = MODELS.get(host.type) if isinstance(host.type, str) else host.type
+    with MODELS.switch_scope_and_registry(None) as registry:  # of the default scope
+        cls: Any = registry.get(host.type) if isinstance(host.type, str) else host.type
+    if cls is None:
+        raise ValueError(f'{cfg.filename}: there is no backbone of type {host.type}')
     is_ours = issubclass(cls, (TokenBackbone, HostedBackbone))
     known = inspect.signature(cls).parameters
     # The last block's patch map; of our own backbones before the final norm, as in
