@@ -13,7 +13,7 @@ PACKAGE = ROOT / 'locat_mm'
 ORDER = (
     *('version', 'distribution', 'helpers', 'registry', 'config', 'mmengine_internals'),
     *('ops', 'layers', 'checkpoint', 'models', 'datasets', 'evaluation', 'analysis'),
-    *('engine', 'cli', 'side_effects', '__init__', '__main__'),
+    *('deployment', 'engine', 'cli', 'side_effects', '__init__', '__main__'),
 )
 #: Folders that know nothing of each other, whatever their order above.
 APART = [('evaluation', 'analysis'), ('datasets', 'models')]
@@ -39,14 +39,23 @@ def imports(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = '.'.join([*base, *([node.module] if node.module else [])])
-            found |= {f'{module}.{alias.name}' for alias in node.names} | {module}
+            for alias in node.names:
+                full = f'{module}.{alias.name}'
+                is_module = _module_of(full) is not None
+                found.add(full if is_module else module)
     return found
+
+
+def _module_of(name: str) -> str | None:
+    """The module or package of ours with an absolute name."""
+    short = name.removeprefix('locat_mm.')
+    return next((m for m in (short, f'{short}.__init__') if m in MODULES), None)
 
 
 def own_imports(name: str) -> set[str]:
     """The modules of the package that a module imports."""
-    own = {i.removeprefix('locat_mm.') for i in imports(name) if i.startswith('locat_mm.')}
-    return {m for i in own for m in (i, f'{i}.__init__') if m in MODULES} - {name}
+    own = {_module_of(i) for i in imports(name) if i.startswith('locat_mm.')}
+    return {m for m in own if m is not None} - {name}
 
 
 def room(name: str) -> str:

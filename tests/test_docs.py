@@ -62,4 +62,4 @@ def test_the_patterns_find_links_and_paths():
     readme = (ROOT / 'README.md').read_text()
     assert ('docs/design.md', '') in LINK.findall(readme)
     paths = {path for block in commands(ROOT / 'README.md') for path in PATH.findall(block)}
-    assert {'tools/test.py', 'configs/locat/locatvit_tiny_ade20k.py'} <= paths
+    assert {'tools/infer.py', 'configs/locat/locatvit_tiny_ade20k.py'} <= paths
