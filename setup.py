@@ -40,7 +40,26 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    author='The locat_mm developers',
+    keywords=[
+        *('vision transformer', 'semantic segmentation', 'image classification', 'attention'),
+        *('OpenMMLab', 'mmsegmentation', 'mmpretrain', 'timm', 'LocAt'),
+    ],
+    project_urls={
+        'Paper': 'https://arxiv.org/abs/2603.04892',
+        "Authors' code": 'https://github.com/sinahmr/LocAtViT',
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Typing :: Typed',
+    ],
     packages=find_packages(include=['locat_mm', 'locat_mm.*']),
+    package_data={'locat_mm': ['py.typed']},
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     install_requires=[
@@ -68,6 +87,7 @@ setup(
             'ftfy',
             'regex',
         ],
+        'deploy': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'demo': ['scikit-learn', 'matplotlib', 'tqdm'],
     },
 )

@@ -1,4 +1,4 @@
-"""Configs: read, walked through, and found by the name of an installed package."""
+"""Read a config, walk through it, or find one in an installed package."""
 
 import difflib
 import inspect
@@ -19,7 +19,7 @@ __all__ = ['check_keys', 'config_path', 'load_config', 'walk']
 def load_config(path: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
     """Read a config and apply the command line's overrides.
 
-    Loaders of mmpretrain's models get ``default_collate``, as from mmpretrain's own tools.
+    Data loaders of mmpretrain's configs get ``default_collate``, as in mmpretrain's own tools.
 
     Args:
         path: the config file.
@@ -85,18 +85,18 @@ def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:
 def config_path(name: str) -> str:
     """The file of an installed config, to inherit from or to train.
 
-    In a config that a tool of any package reads, with no import before::
+    For a config that another package's tool reads, without an import before::
 
         _base_ = __import__('locat_mm').config_path('locat/locatvit_tiny_ade20k.py')
 
     Args:
-        name: path below our ``configs``, or ``PACKAGE::PATH`` for those of the package that is
-            imported as PACKAGE: ``'mmseg::_base_/datasets/ade20k.py'``.
+        name: path below this package's ``configs``, or ``PACKAGE::PATH`` for another package with
+            the import name PACKAGE: ``'mmseg::_base_/datasets/ade20k.py'``.
 
     Raises:
-        FileNotFoundError: if there is no such config, or the package brings none.
+        FileNotFoundError: if there is no such config, or the package has none.
         ModuleNotFoundError: if the package is not installed.
-        ValueError: if the path leads out of the configs.
+        ValueError: if the path is outside of the configs.
     """
     package, _, path = name.rpartition('::')
     folder = _configs_of(package or 'locat_mm')
@@ -111,10 +111,10 @@ def config_path(name: str) -> str:
 
 
 def _drop_own_scope(cfg: Config) -> None:
-    """Undo, in place, what mmengine does to the settings of a ``locat_mm::`` base.
+    """Remove, in place, the scope that mmengine adds to the settings of a ``locat_mm::`` base.
 
-    It marks them to be looked up in the registries of locat_mm, which cannot see the types of
-    mmseg and mmpretrain.
+    With it, mmengine would search types only in the registries of locat_mm, which do not have
+    the types of mmseg and mmpretrain.
     """
     for _, part in walk(cfg):
         if part.get('_scope_') == 'locat_mm':

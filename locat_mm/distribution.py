@@ -1,7 +1,7 @@
-"""Which distribution of OpenMMLab is installed.
+"""Check which distribution of OpenMMLab is installed.
 
 Two families provide the same import names: the maintained ``onedl-*`` packages and upstream.
-Side by side they overwrite each other's files.
+Installed together they overwrite each other's files.
 """
 
 from importlib.metadata import PackageNotFoundError, version
@@ -18,10 +18,10 @@ _PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def check_openmmlab() -> None:
-    """Check that every OpenMMLab package is there, and once.
+    """Check that every OpenMMLab package is installed, and only once.
 
     Raises:
-        ImportError: if one is missing, or both distributions of one are installed.
+        ImportError: if a package is missing, or both distributions of it are installed.
     """
     for name, (fork, upstream) in _PACKAGES.items():
         found = [package for package in (fork, *upstream) if _is_installed(package)]

@@ -18,13 +18,13 @@ __all__ = ['apply_side_effects']
 
 
 def apply_side_effects() -> None:
-    """Register with mmengine, torch and logging; applying it again changes nothing."""
+    """Register with mmengine, torch and logging; a second call changes nothing."""
     # mmengine reads 'locat_mm::...'. It looks for a distribution of the name given here, then for a
     # module; for an editable distribution, mmengine 0.10.7 takes the wrong folder.
     MODULE2PACKAGE.setdefault('locat_mm', 'locat_mm.config')
     # SafeCheckpointHook names its file backend in the arguments of mmengine's save functions.
     register_backend('locat_mm_atomic', AtomicBackend, force=True)
-    # mmengine's schemes are regular expressions, matched at the start. Addresses stay mmengine's.
+    # mmengine's schemes are regular expressions, matched at the start. URLs keep mmengine's loader.
     CheckpointLoader.register_scheme(
         prefixes=['hf-hub:', 'timm:', r'(?!\S+://).+\.safetensors$'],
         loader=load_from_locat_mm,
@@ -32,7 +32,7 @@ def apply_side_effects() -> None:
     )
     # torch's weights-only unpickler reads the plain data in mmengine's checkpoints.
     allow_plain_data()
-    # The tensor functions know no OpenMMLab: they use Python's logging.
+    # locat_mm.ops does not import OpenMMLab and uses Python's logging.
     logger = logging.getLogger('locat_mm')
     if not any(isinstance(handler, _ToMMEngine) for handler in logger.handlers):
         logger.addHandler(_ToMMEngine())

@@ -1,4 +1,4 @@
-# mmpretrain's runtime: scope, hooks, logging.
+# Runtime of classifiers and DINO (mmpretrain): scope, hooks, logging.
 default_scope = 'mmpretrain'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -20,5 +20,5 @@ visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisB
 log_level = 'INFO'
 load_from = None
 resume = False
-# The data loader is built before a resumed run restores its seed, so the seed is fixed.
+# Fixed: the data loader is built before a resumed run restores its seed.
 randomness = dict(seed=0, deterministic=False)

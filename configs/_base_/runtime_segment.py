@@ -1,4 +1,4 @@
-# mmseg's runtime: scope, hooks, logging.
+# Runtime of segmentors (mmseg): scope, hooks, logging.
 default_scope = 'mmseg'
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
@@ -25,6 +25,6 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
-# The data loader is built before a resumed run restores its seed, so the seed is fixed.
+# Fixed: the data loader is built before a resumed run restores its seed.
 randomness = dict(seed=0, deterministic=False)
 tta_model = dict(type='SegTTAModel')

@@ -1,3 +1,4 @@
-_base_ = ['../_base_/models/locatvit_nopos_base.py', '../_base_/tasks/imagenet.py']
+# LocAtViT without position embedding.
+_base_ = ['../locat/locatvit_base_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(backbone=dict(pos_embed='none'))

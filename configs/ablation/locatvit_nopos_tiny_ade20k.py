@@ -1,7 +1,9 @@
-_base_ = ['../_base_/models/locatvit_nopos_tiny.py', '../_base_/tasks/ade20k.py']
+# LocAtViT without position embedding.
+_base_ = ['../locat/locatvit_tiny_ade20k.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        pos_embed='none',
+        init_cfg=dict(checkpoint='work_dirs/locatvit_nopos_tiny_imagenet/epoch_300.pth'),
+    )
 )

@@ -1,7 +1,8 @@
-_base_ = ['../_base_/models/vit_gap_base.py', '../_base_/tasks/ade20k.py']
+# No class token.
+_base_ = ['../vit/vit_base_ade20k.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        class_token=False, init_cfg=dict(checkpoint='work_dirs/vit_gap_base_imagenet/epoch_300.pth')
+    )
 )

@@ -1,3 +1,4 @@
-_base_ = ['../_base_/models/vit_gap_base.py', '../_base_/tasks/imagenet.py']
+# No class token: the mean of the patches goes to the head.
+_base_ = ['../vit/vit_base_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(backbone=dict(class_token=False, out_type='avg_featmap'))

@@ -1,3 +1,4 @@
-_base_ = ['../_base_/models/vit_gaug_base.py', '../_base_/tasks/imagenet.py']
+# GAug without PRR.
+_base_ = ['../vit/vit_base_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(backbone=dict(gaug=True))

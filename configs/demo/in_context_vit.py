@@ -1,10 +1,13 @@
-_base_ = ['../_base_/models/demo_vit.py', '../_base_/tasks/in_context_demo.py']
+_base_ = [
+    '../_base_/models/demo_in_context_segmentor.py',
+    '../_base_/datasets/in_context_digit_scenes.py',
+    '../_base_/runtime_segment.py',
+]
 
-pretrained = dict(
-    type='Pretrained',
-    checkpoint='work_dirs/vit_classify/epoch_8.pth',
-    prefix='backbone.',
-)
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': pretrained},
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/vit_classify/epoch_8.pth', prefix='backbone.'),
+    )
 )

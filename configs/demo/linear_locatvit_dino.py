@@ -1,14 +1,17 @@
-_base_ = ['../_base_/models/demo_locatvit.py', '../_base_/tasks/linear_demo.py']
+_base_ = [
+    '../_base_/models/demo_linear_classifier.py',
+    '../_base_/datasets/digit_objects.py',
+    '../_base_/schedules/demo_linear_10e.py',
+    '../_base_/runtime_demo_pretrain.py',
+]
 
-checkpoint = 'work_dirs/locatvit_dino/epoch_8.pth'
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.pretraining,
-        'frozen': True,
-        'init_cfg': {**_base_.teacher, 'checkpoint': checkpoint},
-    },
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        gaug=True,
+        out_type='raw',
+        init_cfg=dict(checkpoint='work_dirs/locatvit_dino/epoch_8.pth'),
+    ),
     # The class token after PRR, as in the authors' code.
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    neck=dict(type='locat_mm.PatchRepresentationRefinement', num_heads=2, pool='cls_token'),
 )

@@ -1,11 +1,14 @@
-_base_ = ['../_base_/models/demo_vit.py', '../_base_/tasks/linear_demo.py']
+_base_ = [
+    '../_base_/models/demo_linear_classifier.py',
+    '../_base_/datasets/digit_objects.py',
+    '../_base_/schedules/demo_linear_10e.py',
+    '../_base_/runtime_demo_pretrain.py',
+]
 
-checkpoint = 'work_dirs/vit_dino/epoch_8.pth'
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.linear_features,
-        'init_cfg': {**_base_.teacher, 'checkpoint': checkpoint},
-    },
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/vit_dino/epoch_8.pth'),
+    ),
 )

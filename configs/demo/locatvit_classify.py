@@ -1,7 +1,10 @@
-_base_ = ['../_base_/models/demo_locatvit.py', '../_base_/tasks/demo_classify.py']
+_base_ = [
+    '../_base_/models/demo_classifier.py',
+    '../_base_/datasets/digit_objects.py',
+    '../_base_/schedules/demo_classify_8e.py',
+    '../_base_/runtime_demo_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining},
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(type='locat_mm.LocAtViT'),
 )

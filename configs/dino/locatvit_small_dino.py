@@ -1,10 +1,15 @@
-_base_ = ['../_base_/models/locatvit_small.py', '../_base_/tasks/dino_imagenet.py']
+_base_ = [
+    '../_base_/models/dino.py',
+    '../_base_/datasets/imagenet_dino.py',
+    '../_base_/schedules/dino_100e.py',
+    '../_base_/runtime_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining, 'drop_path_rate': 0.1},
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(type='locat_mm.LocAtViT', arch='small', drop_path_rate=0.1),
+    neck=dict(num_heads=6),
+    head=dict(in_channels=384),
 )
-# What is evaluated is the class token after PRR, as in the authors' code.
+# k-NN reads the class token after PRR, as in the authors' code.
 val_cfg = dict(features='neck')
 test_cfg = dict(features='neck')

@@ -1,7 +1,14 @@
-_base_ = ['../_base_/models/vit_small.py', '../_base_/tasks/dino_imagenet.py']
+_base_ = [
+    '../_base_/models/dino.py',
+    '../_base_/datasets/imagenet_dino.py',
+    '../_base_/schedules/dino_100e.py',
+    '../_base_/runtime_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining, 'drop_path_rate': 0.1},
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(
+        type='locat_mm.LocAtViT', arch='small', gaug=False, out_type='cls_token', drop_path_rate=0.1
+    ),
+    neck=None,
+    head=dict(in_channels=384),
 )

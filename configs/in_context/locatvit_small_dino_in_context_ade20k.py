@@ -1,8 +1,16 @@
-_base_ = ['../_base_/models/locatvit_small.py', '../_base_/tasks/in_context_ade20k.py']
+_base_ = [
+    '../_base_/models/in_context_segmentor.py',
+    '../_base_/datasets/in_context_ade20k.py',
+    '../_base_/runtime_segment.py',
+]
 
-teacher = dict(
-    type='Pretrained',
-    checkpoint='work_dirs/locatvit_small_dino/epoch_100.pth',
-    prefix='teacher.module.backbone.',
+model = dict(
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        arch='small',
+        init_cfg=dict(
+            checkpoint='work_dirs/locatvit_small_dino/epoch_100.pth',
+            prefix='teacher.module.backbone.',
+        ),
+    ),
 )
-model = dict(backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': teacher})

@@ -1,11 +1,19 @@
-_base_ = ['../_base_/models/swin_tiny.py', '../_base_/tasks/in_context_voc.py']
+_base_ = [
+    '../_base_/models/in_context_segmentor.py',
+    '../_base_/datasets/in_context_voc.py',
+    '../_base_/runtime_segment.py',
+]
 
-# Stage 2 has patches of 16 pixels, as ViT's.
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.frozen_features,
-        'out_indices': 2,
-        'init_cfg': _base_.pretrained,
-    },
+    # Stage 2 has patches of 16 pixels, as ViT's.
+    backbone=dict(
+        type='locat_mm.LocAtSwin',
+        arch='tiny',
+        patch_size=4,
+        window_size=7,
+        gaug=False,
+        out_indices=2,
+        init_cfg=dict(checkpoint='work_dirs/swin_tiny_imagenet/epoch_300.pth'),
+    ),
+    num_classes=21,
 )

@@ -1,5 +1,15 @@
-_base_ = ['../_base_/models/vit_base.py', '../_base_/tasks/in_context_voc.py']
+_base_ = [
+    '../_base_/models/in_context_segmentor.py',
+    '../_base_/datasets/in_context_voc.py',
+    '../_base_/runtime_segment.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        arch='base',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/vit_base_imagenet/epoch_300.pth'),
+    ),
+    num_classes=21,
 )

@@ -1,5 +1,14 @@
-_base_ = ['../_base_/models/vit_small.py', '../_base_/tasks/in_context_ade20k.py']
+_base_ = [
+    '../_base_/models/in_context_segmentor.py',
+    '../_base_/datasets/in_context_ade20k.py',
+    '../_base_/runtime_segment.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        arch='small',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/vit_small_imagenet/epoch_300.pth'),
+    ),
 )

@@ -1,11 +1,16 @@
-_base_ = ['../_base_/models/vit_small.py', '../_base_/tasks/linear_imagenet.py']
+_base_ = [
+    '../_base_/models/linear_classifier.py',
+    '../_base_/datasets/imagenet_linear.py',
+    '../_base_/schedules/linear_100e.py',
+    '../_base_/runtime_pretrain.py',
+]
 
-checkpoint = 'work_dirs/vit_small_dino/epoch_100.pth'
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.linear_features,
-        'init_cfg': {**_base_.teacher, 'checkpoint': checkpoint},
-    },
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        arch='small',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/vit_small_dino/epoch_100.pth'),
+    ),
+    head=dict(in_channels=384),
 )

@@ -1,3 +1,7 @@
-_base_ = ['../_base_/models/locatjumbo_base.py', '../_base_/tasks/imagenet.py']
+_base_ = ['./locatjumbo_tiny_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(
+    backbone=dict(arch='base', drop_path_rate=0.4),
+    neck=dict(num_heads=12),
+    head=dict(in_channels=4608),
+)

@@ -1,1 +1,1 @@
-_base_ = ['locatjumbo_base_imagenet.py', '../_base_/fsdp.py']
+_base_ = ['./locatjumbo_base_imagenet.py', '../_base_/fsdp.py']

@@ -1,7 +1,8 @@
-_base_ = ['../_base_/models/locatjumbo_small.py', '../_base_/tasks/pcontext.py']
+_base_ = ['./locatjumbo_tiny_pcontext.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='small', init_cfg=dict(checkpoint='work_dirs/locatjumbo_small_imagenet/epoch_300.pth')
+    ),
+    decode_head=dict(in_channels=384),
 )

@@ -1,3 +1,12 @@
-_base_ = ['../_base_/models/locatregvit_tiny.py', '../_base_/tasks/imagenet.py']
+_base_ = [
+    '../_base_/models/classifier.py',
+    '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_300e.py',
+    '../_base_/runtime_pretrain.py',
+]
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(
+    backbone=dict(type='locat_mm.LocAtViT', arch='tiny', num_registers=4, drop_path_rate=0.1),
+    neck=dict(num_heads=3),
+    head=dict(in_channels=192),
+)

@@ -1,7 +1,8 @@
-_base_ = ['../_base_/models/locatropevit_base.py', '../_base_/tasks/pcontext.py']
+_base_ = ['./locatropevit_tiny_pcontext.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='base', init_cfg=dict(checkpoint='work_dirs/locatropevit_base_imagenet/epoch_300.pth')
+    ),
+    decode_head=dict(in_channels=768),
 )

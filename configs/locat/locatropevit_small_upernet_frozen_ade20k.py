@@ -1,14 +1,11 @@
-_base_ = ['../_base_/models/locatropevit_small.py', '../_base_/tasks/upernet_frozen_ade20k.py']
+_base_ = ['./locatropevit_tiny_upernet_frozen_ade20k.py']
 
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.features,
-        'out_indices': _base_.pyramid.out_indices,
-        'init_cfg': _base_.pretrained,
-    },
-    neck=_base_.pyramid.neck,
-    decode_head=dict(in_channels=_base_.pyramid.channels),
-    auxiliary_head=dict(in_channels=_base_.pyramid.channels[2]),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='small',
+        init_cfg=dict(checkpoint='work_dirs/locatropevit_small_imagenet/epoch_300.pth'),
+    ),
+    neck=dict(embed_dim=384),
+    decode_head=dict(in_channels=[384, 384, 384, 384]),
+    auxiliary_head=dict(in_channels=384),
 )

@@ -1,7 +1,7 @@
-_base_ = ['../_base_/models/locatswin_small.py', '../_base_/tasks/ade20k.py']
+_base_ = ['./locatswin_tiny_ade20k.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='small', init_cfg=dict(checkpoint='work_dirs/locatswin_small_imagenet/epoch_300.pth')
+    ),
 )

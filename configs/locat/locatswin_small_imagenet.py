@@ -1,3 +1,5 @@
-_base_ = ['../_base_/models/locatswin_small.py', '../_base_/tasks/imagenet_default_stats.py']
+_base_ = ['./locatswin_tiny_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(
+    backbone=dict(arch='small', drop_path_rate=0.2),
+)

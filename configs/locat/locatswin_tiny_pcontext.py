@@ -1,7 +1,18 @@
-_base_ = ['../_base_/models/locatswin_tiny.py', '../_base_/tasks/pcontext.py']
+_base_ = [
+    '../_base_/models/linear_decoder.py',
+    '../_base_/datasets/pascal_context_59.py',
+    '../_base_/schedules/decode_20k.py',
+    '../_base_/runtime_segment.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    data_preprocessor=dict(size=(480, 480), test_cfg=dict(size_divisor=4)),
+    backbone=dict(
+        type='locat_mm.LocAtSwin',
+        arch='tiny',
+        patch_size=4,
+        window_size=7,
+        init_cfg=dict(checkpoint='work_dirs/locatswin_tiny_imagenet/epoch_300.pth'),
+    ),
+    decode_head=dict(in_channels=768, num_classes=59),
 )

@@ -1,1 +1,1 @@
-_base_ = ['locatvit_base_imagenet.py', '../_base_/fsdp.py']
+_base_ = ['./locatvit_base_imagenet.py', '../_base_/fsdp.py']

@@ -1,3 +1,7 @@
-_base_ = ['../_base_/models/locatvit_small.py', '../_base_/tasks/imagenet.py']
+_base_ = ['./locatvit_tiny_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(
+    backbone=dict(arch='small', drop_path_rate=0.2),
+    neck=dict(num_heads=6),
+    head=dict(in_channels=384),
+)

@@ -1,15 +1,10 @@
-_base_ = ['../_base_/models/regvit_small.py', '../_base_/tasks/upernet_ade20k.py']
+_base_ = ['./regvit_tiny_upernet_ade20k.py']
 
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.features,
-        'out_indices': _base_.pyramid.out_indices,
-        'init_cfg': _base_.pretrained,
-    },
-    neck=_base_.pyramid.neck,
-    decode_head=dict(in_channels=_base_.pyramid.channels),
-    auxiliary_head=dict(in_channels=_base_.pyramid.channels[2]),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='small', init_cfg=dict(checkpoint='work_dirs/regvit_small_imagenet/epoch_300.pth')
+    ),
+    neck=dict(embed_dim=384),
+    decode_head=dict(in_channels=[384, 384, 384, 384]),
+    auxiliary_head=dict(in_channels=384),
 )
-optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=_base_.layer_decay_rate))

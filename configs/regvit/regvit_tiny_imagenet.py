@@ -1,3 +1,19 @@
-_base_ = ['../_base_/models/regvit_tiny.py', '../_base_/tasks/imagenet.py']
+_base_ = [
+    '../_base_/models/classifier.py',
+    '../_base_/datasets/imagenet.py',
+    '../_base_/schedules/imagenet_300e.py',
+    '../_base_/runtime_pretrain.py',
+]
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        arch='tiny',
+        num_registers=4,
+        gaug=False,
+        out_type='cls_token',
+        drop_path_rate=0.1,
+    ),
+    neck=None,
+    head=dict(in_channels=192),
+)

@@ -1,7 +1,8 @@
-_base_ = ['../_base_/models/ropevit_small.py', '../_base_/tasks/cocostuff.py']
+_base_ = ['./ropevit_tiny_cocostuff.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='small', init_cfg=dict(checkpoint='work_dirs/ropevit_small_imagenet/epoch_300.pth')
+    ),
+    decode_head=dict(in_channels=384),
 )

@@ -1,7 +1,17 @@
-_base_ = ['../_base_/models/ropevit_tiny.py', '../_base_/tasks/pcontext.py']
+_base_ = [
+    '../_base_/models/linear_decoder.py',
+    '../_base_/datasets/pascal_context_59.py',
+    '../_base_/schedules/decode_20k.py',
+    '../_base_/runtime_segment.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    data_preprocessor=dict(size=(480, 480)),
+    backbone=dict(
+        type='locat_mm.LocAtRoPEViT',
+        arch='tiny',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/ropevit_tiny_imagenet/epoch_300.pth'),
+    ),
+    decode_head=dict(in_channels=192, num_classes=59),
 )

@@ -1,14 +1,21 @@
-_base_ = ['../_base_/models/ropevit_tiny.py', '../_base_/tasks/upernet_frozen_ade20k.py']
+_base_ = [
+    '../_base_/models/upernet.py',
+    '../_base_/datasets/ade20k.py',
+    '../_base_/schedules/upernet_160k.py',
+    '../_base_/runtime_segment.py',
+]
 
 model = dict(
-    backbone={
-        **_base_.backbone,
-        **_base_.features,
-        'out_indices': _base_.pyramid.out_indices,
-        'init_cfg': _base_.pretrained,
-    },
-    neck=_base_.pyramid.neck,
-    decode_head=dict(in_channels=_base_.pyramid.channels),
-    auxiliary_head=dict(in_channels=_base_.pyramid.channels[2]),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        type='locat_mm.LocAtRoPEViT',
+        arch='tiny',
+        gaug=False,
+        frozen=True,
+        init_cfg=dict(checkpoint='work_dirs/ropevit_tiny_imagenet/epoch_300.pth'),
+    ),
+    neck=dict(embed_dim=192),
+    decode_head=dict(in_channels=[192, 192, 192, 192]),
+    auxiliary_head=dict(in_channels=192),
 )
+train_dataloader = dict(batch_size=2)  # 8 GPUs × 2 images
+default_hooks = dict(checkpoint=dict(interval=16000))

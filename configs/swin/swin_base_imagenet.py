@@ -1,3 +1,6 @@
-_base_ = ['../_base_/models/swin_base.py', '../_base_/tasks/imagenet_default_stats.py']
+_base_ = ['./swin_tiny_imagenet.py']
 
-model = dict(backbone={**_base_.backbone, **_base_.pretraining}, neck=_base_.neck, head=_base_.head)
+model = dict(
+    backbone=dict(arch='base', drop_path_rate=0.4),
+    head=dict(in_channels=1024),
+)

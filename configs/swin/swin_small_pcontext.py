@@ -1,7 +1,7 @@
-_base_ = ['../_base_/models/swin_small.py', '../_base_/tasks/pcontext.py']
+_base_ = ['./swin_tiny_pcontext.py']
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': _base_.pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
-    data_preprocessor=dict(test_cfg=dict(size_divisor=_base_.patch_size)),
+    backbone=dict(
+        arch='small', init_cfg=dict(checkpoint='work_dirs/swin_small_imagenet/epoch_300.pth')
+    ),
 )

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, and multiply-accumulates of one image."""
+"""Parameters of a model, and its multiply-accumulates for one image."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from ..models.building import build_model
 
 __all__ = ['METHOD', 'Complexity', 'Cost', 'input_size', 'measure_complexity']
 
-#: What the numbers mean; tools print it beside them.
+#: How the numbers are counted. Tools print it beside them.
 METHOD = (
     'Multiply-accumulates of convolutions, linear layers and matrix products, both products of '
     'every attention (GAug, PRR, windows) included. Elementwise work is not counted: softmax, '
@@ -21,7 +21,7 @@ METHOD = (
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, those that training changes, and multiply-accumulates of one image."""
+    """Parameters, trainable parameters, and multiply-accumulates of one image."""
 
     parameters: int
     trainable: int
@@ -34,8 +34,8 @@ class Complexity:
 
     Args:
         image_size: pixels (rows, columns).
-        parts: ``'backbone'`` and ``'neck'`` where the model has them, and ``'head'``: all the
-            rest, auxiliary heads included, which hold parameters but do not run in a test.
+        parts: ``'backbone'`` and ``'neck'`` if the model has them, and ``'head'``: all other
+            parts. Auxiliary heads count there; they have parameters but do not run in a test.
         total: of the whole model.
     """
 
@@ -45,26 +45,24 @@ class Complexity:
 
 
 def measure_complexity(cfg: Config, image_size: tuple[int, int] | None = None) -> Complexity:
-    """Count what one image costs on the way to its logits: backbone, neck and head.
+    """Count parameters, and the operations from one image to its logits. See :data:`METHOD`.
 
-    The model runs on torch's meta device, where no number is computed and attention falls
-    apart into the two products that torch's counter knows. See :data:`METHOD`.
+    The model runs on torch's meta device. It computes no numbers there, and runs attention as two
+    matrix products, which torch's counter counts.
 
     Args:
         cfg: an mmpretrain or mmseg config.
         image_size: pixels (rows, columns); by default :func:`input_size`.
 
     Raises:
-        ValueError: if the config has no model, or states no input size and none is given.
+        ValueError: if the config has no model, or if it has no input size and none is given.
     """
-    if 'model' not in cfg:
-        raise ValueError(f'{cfg.filename} has no model: give a complete config, no part of one')
+    # Built on the CPU, because the constructors of many backbones read values of tensors.
+    model = build_model(cfg).to('meta').eval()
     rows, columns = image_size or input_size(cfg)
     channels = cfg.model.get('backbone', {}).get('in_channels', 3)
-    # Built on the CPU: many a stock backbone reads numbers off a tensor while it is built.
-    model = build_model(cfg).to('meta').eval()
     parameters, trainable = _count_parameters(model)
-    # The counter's hooks stumble over parameters among a module's inputs.
+    # The counter's hooks fail for trainable parameters among the inputs of a module.
     model.requires_grad_(False)
     with torch.device('meta'), FlopCounterMode(display=False) as counter:
         model(torch.empty(1, channels, rows, columns), mode='tensor')
@@ -75,20 +73,20 @@ def measure_complexity(cfg: Config, image_size: tuple[int, int] | None = None) -
         for name in ('backbone', 'neck')
         if name in parameters
     }
-    # mmseg calls a head's forward past the hooks, so its share is what is left.
+    # mmseg calls a head's forward without hooks. So the head's count is the rest.
     macs['head'] = total.macs - sum(macs.values())
     parts = {name: Cost(parameters[name], trainable[name], macs[name]) for name in macs}
     return Complexity((rows, columns), parts, total)
 
 
 def input_size(cfg: Config) -> tuple[int, int]:
-    """The size that a config feeds its model: a segmentor's crop, a classifier's test image.
+    """The input size in a config: a segmentor's crop, or a classifier's test image.
 
     Returns:
         pixels (rows, columns).
 
     Raises:
-        ValueError: if the config states none.
+        ValueError: if the config has none.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
@@ -108,7 +106,7 @@ def input_size(cfg: Config) -> tuple[int, int]:
 
 
 def _count_parameters(model: nn.Module) -> tuple[dict[str, int], dict[str, int]]:
-    """Parameters and trainable ones by part; what layers share counts once."""
+    """All and trainable parameters by part. A shared parameter counts once."""
     parts = [name for name in ('backbone', 'neck') if getattr(model, name, None) is not None]
     parameters = dict.fromkeys([*parts, 'head'], 0)
     trainable = dict(parameters)

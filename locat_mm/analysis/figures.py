@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from .inspection import Inspection
 from .panels import (
@@ -20,7 +21,6 @@ from .panels import (
     mark_patch,
     show_map,
     show_picture,
-    tick,
 )
 
 __all__ = ['draw_inspection', 'make_figure']
@@ -35,17 +35,9 @@ def draw_inspection(
     point: tuple[float, float] | None = None,
     layers: Sequence[int] | None = None,
 ) -> Path:
-    """Write :func:`make_figure` to a file.
+    """Write the figure of :func:`make_figure` to the file ``out``, and return ``out``.
 
-    Args:
-        inspection, point, layers: see there.
-        out: the picture to write.
-
-    Returns:
-        ``out``.
-
-    Raises:
-        ValueError: see there.
+    The other arguments and the errors are those of :func:`make_figure`.
     """
     make_figure(inspection, point, layers).savefig(out, dpi=_DPI)
     return Path(out)
@@ -56,12 +48,12 @@ def make_figure(
     point: tuple[float, float] | None = None,
     layers: Sequence[int] | None = None,
 ) -> Figure:
-    """All that there is to see of an image; what a model has not is left out.
+    """All that was recorded of an image. Parts that a model lacks are omitted.
 
     Args:
         inspection: of the image.
-        point: (x, y) in pixels of the patch that is looked at; by default the centre.
-        layers: numbers of those to draw; by default six from the first to the last.
+        point: (x, y) in pixels, in the patch whose attention is drawn; by default the centre.
+        layers: numbers of the layers to draw; by default six from the first to the last.
 
     Raises:
         ValueError: if the point is outside of the picture or there is no such layer.
@@ -77,7 +69,7 @@ def make_figure(
     rows = ['attention', *(['gaussian', 'sigma', 'alpha'] if has_gaug else [])]
     panels = ['picture', *(['curve', 'similarity'] if has_class else [])]
     panels += ['refinement'] if inspection.refinement is not None else []
-    # Inches; never so flat or so high that it becomes a strip.
+    # Sizes in inches. The limits keep flat and tall pictures from making the figure a strip.
     ratio = min(max(height / width, 0.5), 1.8)
     total = max(1.75 * len(shown) + 1.5, 2.6 * len(panels) + 0.3, 6.0)
     panel = min((total - 1.8) / len(shown), 2.4, 2.4 / ratio)
@@ -95,7 +87,7 @@ def make_figure(
     used = panel * len(shown) + 1.8
     if used < total:
         below = below.subfigures(1, 2, width_ratios=(used, total - used))[0]
-    ratios = [*[1.0] * len(shown), 0.07]  # the last is for colour bars
+    ratios = [*[1.0] * len(shown), 0.07]  # the last column holds the colour bars
     grid = below.subplots(len(rows), len(shown) + 1, squeeze=False, width_ratios=ratios)
     for axes, name in zip(grid, rows, strict=True):
         _ROWS[name](axes, inspection, shown, where)
@@ -116,11 +108,13 @@ def _draw_summary(
     first = inspection.layers[0]
     mark_patch(axis, inspection, first, inspection.patch_at(first, *point))
     axis.set_title('what the model sees, and the patch', fontsize=8)
-    tick(axis, inspection)
+    frame(axis, inspection)
+    axis.set(xticks=[0, inspection.picture.shape[1]], yticks=[0, inspection.picture.shape[0]])
+    axis.set_xlabel('pixels', fontsize=8, labelpad=-4)
+    axis.tick_params(labelsize=7)
     if 'curve' in axes:
         _draw_curve(axes['curve'], inspection)
-        maps = [(i, r.similarity) for i, r in enumerate(inspection.layers)]
-        number, last = [(i, values) for i, values in maps if values is not None][-1]
+        number, last = _similarities(inspection)[-1]
         axis = axes['similarity']
         image = show_map(axis, inspection, last, 'coolwarm', Normalize(-1, 1))
         axis.set_title(f'similarity to [CLS], layer {number}', fontsize=8)
@@ -139,10 +133,15 @@ def _draw_summary(
         label_bar(figure.colorbar(image, ax=axis, shrink=0.8), '× even weight')
 
 
+def _similarities(inspection: Inspection) -> list[tuple[int, Tensor]]:
+    """Layer numbers and similarities to [CLS] of the layers that have them."""
+    maps = [(number, layer.similarity) for number, layer in enumerate(inspection.layers)]
+    return [(number, values) for number, values in maps if values is not None]
+
+
 def _draw_curve(axis: Any, inspection: Inspection) -> None:
-    numbered = [(i, r.similarity) for i, r in enumerate(inspection.layers)]
-    numbers = [i for i, similarity in numbered if similarity is not None]
-    values = [similarity.flatten() for _, similarity in numbered if similarity is not None]
+    numbers, maps = zip(*_similarities(inspection), strict=True)
+    values = [similarity.flatten() for similarity in maps]
     low, high = ([float(v.quantile(q)) for v in values] for q in (0.1, 0.9))
     axis.fill_between(numbers, low, high, alpha=0.25, linewidth=0, label='10 to 90 % of patches')
     axis.plot(numbers, [float(v.mean()) for v in values], marker='o', ms=3.5, label='mean')
@@ -157,7 +156,7 @@ def _draw_curve(axis: Any, inspection: Inspection) -> None:
 
 
 def _draw_attention(axes: Any, inspection: Inspection, shown: list, where: list) -> None:
-    # In multiples of what even attention over all tokens would give, so that layers compare.
+    # As multiples of uniform attention over all tokens, so that layers can be compared.
     maps = [
         layer.attention_of(*patch) * layer.attention.shape[-1]
         for layer, patch in zip(shown, where, strict=True)

@@ -1,4 +1,4 @@
-"""One picture of the Gaussians that GAug lays over an image."""
+"""Draws the Gaussians of GAug on an image."""
 
 import math
 from pathlib import Path
@@ -14,9 +14,9 @@ from .recording import LayerRecord
 
 __all__ = ['draw_gaussians']
 
-#: So many patches have their Gaussian drawn along the longer side.
+#: Number of patches along the longer side whose Gaussian is drawn.
 _NUM_PATCHES = 6
-_COLOURS = 'viridis_r'  # what is weak is faint
+_COLOURS = 'viridis_r'  # weak Gaussians are pale
 
 
 def draw_gaussians(
@@ -25,18 +25,15 @@ def draw_gaussians(
     """Draw the Gaussians of some patches, for at most six layers from the first to the last.
 
     Args:
-        config: config file of mmpretrain or mmseg.
-        checkpoint: weights, all of which must fit.
+        config, checkpoint, overrides: see :class:`~locat_mm.analysis.inspection.Inspector`.
         image: path of the image.
         out: the picture to write.
-        overrides: dotted key -> value (``--cfg-options``).
 
     Returns:
         ``out``.
 
     Raises:
-        FileNotFoundError, ValueError: see :class:`~locat_mm.analysis.inspection.Inspector`; also
-            if the model has no GAug.
+        FileNotFoundError, ValueError: as ``Inspector``; ValueError also if the model has no GAug.
     """
     inspection = Inspector(config, checkpoint, overrides)(image)
     shown = {number: inspection.layers[number] for number in inspection.choose_layers()}
@@ -75,7 +72,7 @@ def _averages(layer: LayerRecord) -> str:
 
 
 def _lattice(inspection: Inspection, layer: LayerRecord) -> list[tuple[int, int]]:
-    """Patches of the picture at even distances."""
+    """Patches (row, column) of the picture at equal distances."""
     height, width = inspection.picture.shape[:2]
     rows, columns = inspection.patch_pixels(layer.grid_size)
     count = math.ceil(height / rows), math.ceil(width / columns)

@@ -1,4 +1,4 @@
-"""A config, a checkpoint and an image: what the model makes of it, recorded."""
+"""Records what the model of a config and a checkpoint computes for an image."""
 
 import math
 from collections.abc import Sequence
@@ -11,37 +11,34 @@ import torch
 from mmcv import imread
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 
-from ..checkpoint import check_fit, read_state_dict
 from ..config import load_config
-from .complexity import build_model
+from ..datasets import leaves
+from ..models.building import load_model
 from .recording import LayerRecord, Recorder
 
 __all__ = ['Inspection', 'Inspector']
 
-#: So many layers are drawn if none are named.
+#: Number of layers to draw if none are named.
 _NUM_LAYERS = 6
 
 
 @dataclass
 class Inspection:
-    """One image seen by one model.
+    """The record of one image in one model.
 
     Attributes:
         name: of the image file.
-        picture: what the test pipeline makes of the image, before padding and normalisation,
-            ``[h, w, 3]`` RGB. Pixels below are this picture's.
-        patch_size: rows and columns of pixels in a patch of the patch embedding.
+        picture: the image after the test pipeline, before padding and normalisation,
+            ``[h, w, 3]`` RGB. All pixel coordinates are in this picture.
+        patch_size: pixels (rows, columns) of a patch of the patch embedding.
         grid_size: patches along (rows, columns) behind the patch embedding, padding included.
         layers: the attention layers that have run.
-        refinement: PRR's weights for what the head reads, on the patches ``[H, W]``; None without
-            PRR. What is missing to 1 goes to prefix tokens.
-        pool: what the head reads of PRR, see
-            :class:`locat_mm.models.PatchRepresentationRefinement`.
+        refinement: PRR's weights for the head's input, on the patches ``[H, W]``; None without
+            PRR. The rest of the sum of 1 is on prefix tokens.
+        pool: of :class:`locat_mm.models.PatchRepresentationRefinement`.
     """
 
     name: str
@@ -53,7 +50,7 @@ class Inspection:
     pool: str | None = None
 
     def choose_layers(self, layers: Sequence[int] | None = None) -> list[int]:
-        """Numbers of layers: those named, or at most six from the first to the last.
+        """Numbers of the layers to draw: the given ones, or at most six from first to last.
 
         Args:
             layers: negative numbers count from the end.
@@ -70,12 +67,12 @@ class Inspection:
         return [i % count for i in layers]
 
     def patch_pixels(self, grid_size: tuple[int, int]) -> tuple[int, int]:
-        """Pixels (rows, columns) of a patch in a grid of this size; stages of Swin merge patches.
+        """Pixels (rows, columns) of a patch in a grid of this size. Swin's stages merge patches.
 
         Args:
             grid_size: of a layer, or of another map of the image's patches.
         """
-        # Odd sides are rounded up when patches are merged, two by two.
+        # Swin merges 2×2 patches and rounds odd sides up.
         ratio = max(a / b for a, b in zip(self.grid_size, grid_size, strict=True))
         merged = 2 ** math.ceil(math.log2(ratio))
         return self.patch_size[0] * merged, self.patch_size[1] * merged
@@ -112,34 +109,33 @@ class Inspection:
 
 
 class Inspector:
-    """A trained model and its test pipeline, ready for images.
+    """A trained model with its test pipeline. Call it with an image.
 
     Args:
         config: config file of mmpretrain or mmseg.
-        checkpoint: anything that :func:`locat_mm.checkpoint.read_state_dict` reads; every key
-            must fit.
+        checkpoint: a source for :func:`locat_mm.checkpoint.read_state_dict`; every key must fit.
         overrides: dotted key -> value (``--cfg-options``).
 
     Raises:
-        FileNotFoundError: if the config or the checkpoint is not there.
-        ValueError: if the config has no test pipeline or the checkpoint is of another model.
+        FileNotFoundError: if there is no such config or checkpoint.
+        ValueError: if the config has no test pipeline or the checkpoint does not fit.
     """
 
     def __init__(self, config: str, checkpoint: str, overrides: dict | None = None) -> None:
         cfg = load_config(config, overrides)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        self.model = _load_model(cfg, checkpoint)
+        self.model: Any = load_model(cfg, checkpoint)
         self.pipeline = Compose(_test_pipeline(cfg))
 
     def __call__(self, image: str | Path) -> Inspection:
-        """Run the model on an image.
+        """Run the model on an image and record it.
 
         Args:
             image: path of the file.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it cannot be read, or the model has no attention to look into or runs
+            ValueError: if it cannot be read, or if the model has no supported attention or runs
                 several times for one image.
         """
         path = Path(image)
@@ -168,34 +164,20 @@ class Inspector:
         return inspection
 
 
-def _load_model(cfg: Config, checkpoint: str) -> Any:
-    if 'model' not in cfg:
-        raise ValueError(f'{cfg.filename} has no model: give a complete config, no part of one')
-    model = build_model(cfg)
-    model.load_state_dict(check_fit(model, read_state_dict(checkpoint), checkpoint).state)
-    device = get_device()
-    if device == 'cpu':
-        model = revert_sync_batchnorm(model)
-    return model.to(device).eval()
-
-
 def _test_pipeline(cfg: Config) -> list[dict]:
-    """The steps that test images go through, without those that read annotations."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-    while dataset and 'pipeline' not in dataset:  # ConcatDataset and other wrappers
-        inner = dataset.get('dataset') or dataset.get('datasets')
-        dataset = inner[0] if isinstance(inner, (list, tuple)) else inner
-    if not dataset:
+    """The transforms of the test pipeline, except those that read annotations."""
+    dataset = next(leaves((cfg.get('test_dataloader') or {}).get('dataset') or {}))
+    if 'pipeline' not in dataset:
         raise ValueError(f'{cfg.filename} has no test_dataloader with a pipeline for its images')
     return [step for step in dataset['pipeline'] if not step['type'].endswith('LoadAnnotations')]
 
 
 def _to_picture(inputs: Tensor) -> np.ndarray:
-    """``[3, h, w]`` of a pipeline to ``[h, w, 3]`` RGB of bytes."""
+    """Pipeline output ``[3, h, w]`` to RGB ``[h, w, 3]``, uint8."""
     picture = inputs.permute(1, 2, 0).numpy()
     if picture.dtype == np.uint8:
-        return picture[..., ::-1]  # as OpenMMLab reads files; the preprocessor turns it around
-    # Normalised by the pipeline itself, as torchvision's transforms do, in RGB.
+        return picture[..., ::-1]  # OpenMMLab's pipelines give BGR
+    # The pipeline has normalised the image, as torchvision's transforms do, in RGB.
     low, high = picture.min(), picture.max()
     return (255 * (picture - low) / max(high - low, 1e-12)).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""What is measured, as functions of tensors."""
+"""Attention weights and similarities, as functions of tensors."""
 
 import torch
 from torch import Tensor
@@ -13,9 +13,9 @@ def attention_weights(
     attn_bias: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """``softmax(q kᵀ·scale + attn_bias)``, which fused kernels never write down; in float32.
+    """``softmax(q kᵀ·scale + attn_bias)`` in float32; fused attention kernels do not return it.
 
-    With the bias S of GAug it is the attention of LocAt (arXiv 2603.04892, GAug).
+    With GAug's bias S it is the attention of LocAt (arXiv 2603.04892, GAug).
 
     Args:
         q, k: ``[..., N, head_dim]``.
@@ -38,13 +38,13 @@ def attention_weights(
 def cls_similarity(tokens: Tensor, num_prefix_tokens: int, num_class_tokens: int = 1) -> Tensor:
     """Cosine similarity of every patch to [CLS].
 
-    Trained on image labels alone, patches drift toward [CLS] in the last layers and lose what is
-    their own: the degradation that the paper sets out from (arXiv 2603.04892).
+    In models trained on image labels alone, the patches of the last layers become similar to [CLS]
+    and lose local information. The paper starts from this observation (arXiv 2603.04892).
 
     Args:
         tokens: ``[..., N, C]``, prefix tokens first, class tokens first of all.
         num_prefix_tokens: tokens in front of the patches.
-        num_class_tokens: of several class tokens (Jumbo) the mean similarity is taken.
+        num_class_tokens: several class tokens (Jumbo) give their mean similarity.
 
     Returns:
         ``[..., N - num_prefix_tokens]`` within -1..1; float32 for half types.
@@ -61,7 +61,7 @@ def refinement_weights(tokens: Tensor, num_heads: int, num_refined: int | None =
     Args:
         tokens: x, ``[B, N, C]``.
         num_heads: heads; each has C / num_heads = d channels.
-        num_refined: only the rows of so many tokens from the front; None: all.
+        num_refined: number of tokens at the front whose rows are returned; None: all.
 
     Returns:
         ``[B, heads, num_refined, N]``; each row sums to 1.

@@ -1,4 +1,4 @@
-"""What the figures are put together from: one axis each."""
+"""Parts of the figures, each for one matplotlib axis."""
 
 from typing import Any
 
@@ -20,7 +20,6 @@ __all__ = [
     'mark_patch',
     'show_map',
     'show_picture',
-    'tick',
 ]
 
 _POINT = '#00e5ff'
@@ -29,16 +28,16 @@ _POINT = '#00e5ff'
 def gaussian_ellipse(
     inspection: Inspection, layer: LayerRecord, patch: tuple[int, int], sigmas: float, **style
 ) -> Ellipse:
-    """Where the Gaussian of a patch is at so many standard deviations.
+    """The Gaussian of a patch, drawn at ``sigmas`` standard deviations.
 
-    The Gaussian is G of GAug with the paper's Σ (arXiv 2603.04892), without the ``eps`` that the
-    code adds to the variance; of the heads, which have a Σ each, the mean.
+    It is G of GAug with the paper's Σ (arXiv 2603.04892), averaged over the heads, without the
+    ``eps`` that the code adds to the variance.
 
     Args:
         inspection: gives the pixels of a patch.
         layer: with GAug.
         patch: (row, column).
-        sigmas: 1 for one standard deviation on either side.
+        sigmas: radius of the ellipse in standard deviations.
         style: of matplotlib's Ellipse.
     """
     assert layer.sigma is not None
@@ -52,7 +51,7 @@ def gaussian_ellipse(
 def show_map(
     axis: Any, inspection: Inspection, values: Tensor, colours: str, norm: Any, alpha: float = 1.0
 ) -> Any:
-    """A value per patch, where the patches lie in the picture."""
+    """Draw one value per patch at the patch's place in the picture."""
     rows, columns = inspection.patch_pixels((values.shape[0], values.shape[1]))
     extent = (0, values.shape[1] * columns, values.shape[0] * rows, 0)
     return axis.imshow(
@@ -71,16 +70,9 @@ def show_picture(axis: Any, picture: np.ndarray) -> None:
 
 
 def frame(axis: Any, inspection: Inspection) -> None:
-    """Cut at the edge of the picture: what lies beyond is padding."""
+    """Limit the axis to the picture, without its padding."""
     height, width = inspection.picture.shape[:2]
     axis.set(xlim=(0, width), ylim=(height, 0), aspect='equal', xticks=[], yticks=[])
-
-
-def tick(axis: Any, inspection: Inspection) -> None:
-    height, width = inspection.picture.shape[:2]
-    axis.set(xlim=(0, width), ylim=(height, 0), xticks=[0, width], yticks=[0, height])
-    axis.set_xlabel('pixels', fontsize=8, labelpad=-4)
-    axis.tick_params(labelsize=7)
 
 
 def mark_patch(axis: Any, inspection: Inspection, layer: LayerRecord, patch: tuple) -> None:
@@ -90,13 +82,13 @@ def mark_patch(axis: Any, inspection: Inspection, layer: LayerRecord, patch: tup
 
 
 def fade(picture: np.ndarray) -> np.ndarray:
-    """Grey and light, for what is drawn on top."""
+    """A light grey picture, as a background."""
     grey = picture.mean(axis=-1, keepdims=True).repeat(3, axis=-1)
     return (255 - (255 - grey) * 0.5).astype(np.uint8)
 
 
 def colour_bar(axis: Any, image: Any, label: str) -> None:
-    """In an axis of its own, of a figure or beside others."""
+    """Fill an axis with the colour bar of an image."""
     bar = axis.figure.colorbar(image, cax=axis)
     if isinstance(image.norm, LogNorm):
         bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))

@@ -1,4 +1,4 @@
-"""Records what the attention layers of a vision transformer do with one image."""
+"""Records what the attention layers of a vision transformer compute for one image."""
 
 import math
 from collections.abc import Callable
@@ -29,9 +29,9 @@ class LayerRecord:
     Attributes:
         name: of the attention layer in the backbone.
         grid_size: patches along (rows, columns) of this layer, (H, W).
-        attention: weights, mean over the heads, ``[windows, N, N]``; global attention is one
-            window of all tokens.
-        patches: which patch a token is, row-major, ``[windows, N]``; -1 for prefix tokens and
+        attention: weights, mean over the heads, ``[windows, N, N]``. Global attention has one
+            window with all tokens.
+        patches: patch number of each token, row-major, ``[windows, N]``; -1 for prefix tokens and
             padding.
         variance: of the patches' Gaussians, rows and columns, mean over the heads,
             ``[H, W, 2]`` in squared patches of this layer: Σ of the paper; None without GAug.
@@ -54,109 +54,138 @@ class LayerRecord:
         return None if self.variance is None else self.variance.sqrt()
 
     def attention_of(self, row: int, column: int) -> Tensor:
-        """What a patch attends to: ``[H, W]``, NaN where it cannot (outside of its window).
+        """Attention weights of one patch, ``[H, W]``; NaN for patches outside of its window.
 
-        What is missing to a sum of 1 went to prefix tokens or padding.
+        The rest of the sum of 1 is on prefix tokens or padding.
+
+        Raises:
+            ValueError: if there is no such patch.
         """
         height, width = self.grid_size
         if not (0 <= row < height and 0 <= column < width):
             raise ValueError(f'patch ({row}, {column}) is outside of a grid of {height}×{width}')
         window, token = (self.patches == row * width + column).nonzero()[0].tolist()
-        return self._to_map(self.attention[window, token], self.patches[window])
+        return _to_map(self.attention[window, token], self.patches[window], self.grid_size)
 
-    def _to_map(self, values: Tensor, patches: Tensor) -> Tensor:
-        """``[..., D...]`` of tokens to ``[H, W, D...]``."""
-        height, width = self.grid_size
-        inside = patches >= 0
-        flat = values.new_full((height * width, *values.shape[patches.ndim :]), math.nan)
-        flat[patches[inside]] = values[inside]
-        return flat.unflatten(0, (height, width))
+
+def _to_map(values: Tensor, patches: Tensor, grid_size: tuple[int, int]) -> Tensor:
+    """Values ``[..., D...]`` of tokens to ``[H, W, D...]``; ``patches`` are the patch numbers."""
+    inside = patches >= 0
+    flat = values.new_full((math.prod(grid_size), *values.shape[patches.ndim :]), math.nan)
+    flat[patches[inside]] = values[inside]
+    return flat.unflatten(0, grid_size)
 
 
 @dataclass
-class _Seen:
-    """What hooks bring in of one layer."""
+class _Capture:
+    """What the hooks get from one layer."""
 
+    layer: AttentionLayer
     grid_size: tuple[int, int] | None = None
     attention: Tensor | None = None
     gaussian: tuple[Tensor, Tensor] | None = None
     tokens: Tensor | None = None
 
+    def keep_gaussian(self, gaug: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
+        self.gaussian = output
 
-class _OpenAttention(TorchFunctionMode):
-    """Hands on the weights of any attention that torch computes, fused or step by step."""
+    def keep_tokens(self, block: nn.Module, args: tuple, output: Tensor) -> None:
+        self.tokens = output
 
-    def __init__(self, take: Callable[[Tensor], None]) -> None:
+    def keep_window_grid(self, parent: nn.Module, args: tuple, kwargs: dict) -> None:
+        """Read the grid off the input: a map ``[B, H, W, C]``, or tokens and their grid."""
+        if isinstance(args[0], Tensor) and args[0].ndim == 4:
+            height, width = args[0].shape[1:3]
+        else:
+            height, width = args[1] if len(args) > 1 else kwargs['hw_shape']
+        self.grid_size = (int(height), int(width))
+
+    def keep_attention(self, weights: Tensor) -> None:
+        """Keep weights ``[B, heads, N, N]`` or ``[B·heads, N, N]``; other tensors are ignored."""
+        if weights.shape[-1] != weights.shape[-2]:
+            return
+        if weights.ndim == 3:
+            weights = weights.unflatten(0, (-1, self.layer.attn.num_heads))
+        self.attention = weights.mean(1).float().cpu()
+
+
+class _AttentionWeights(TorchFunctionMode):
+    """Passes the weights of all attention that torch computes to ``keep``, fused or not."""
+
+    def __init__(self, keep: Callable[[Tensor], None]) -> None:
         super().__init__()
-        self.take = take
+        self.keep = keep
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
-            self.take(_weights_of_sdpa(*args, **kwargs))
+            self.keep(_weights_of_sdpa(*args, **kwargs))
         elif func is F.multi_head_attention_forward and result[1] is not None:
-            self.take(result[1][:, None])  # the mean over the heads
+            self.keep(result[1][:, None])  # the mean over the heads
         elif func in _SOFTMAX:
-            self.take(result)
+            self.keep(result)
         return result
 
 
 def _weights_of_sdpa(
     query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, **_
 ) -> Tensor:
-    assert not is_causal, 'no backbone for images has an order'
+    assert not is_causal, 'backbones for images have no causal attention'
     return attention_weights(query, key, attn_mask, scale)
 
 
 class Recorder:
-    """Context in which one forward pass of a model on one image is recorded.
+    """Context that records one forward pass of a model on one image.
 
-    The attention weights are those of the layer itself: what a fused kernel does not give is
-    computed from its queries, keys and biases. They take N² floats a layer.
+    The attention weights are the layer's own. A fused kernel does not return them, so they are
+    computed from its queries, keys and biases. They take N² floats per layer.
 
     Args:
-        model: a classifier, a segmentor or a backbone, in eval mode; its attention layers are of
-            the kinds that :func:`locat_mm.attach` knows, with GAug or without.
+        model: a classifier, a segmentor or a backbone, in eval mode. Its attention layers are of
+            the kinds that :func:`locat_mm.attach` supports, with GAug or without.
+
+    Attributes:
+        grid_size: patches along (rows, columns) behind the patch embedding; None before the pass.
 
     Raises:
-        ValueError: if it has none.
+        ValueError: if it has no such layer.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.backbone = find_backbone(model)
-        self.layers = find_layers(self.backbone)
-        _, self.patch_embed = find_patch_embed(self.backbone)
-        self.num_class_tokens, self.num_prefix_tokens = class_tokens(self.backbone)
+        backbone = find_backbone(model)
+        self._captures = [_Capture(layer) for layer in find_layers(backbone)]
+        _, self.patch_embed = find_patch_embed(backbone)
+        self.num_class_tokens, self.num_prefix_tokens = class_tokens(backbone)
         necks = [m for m in model.modules() if isinstance(m, PatchRepresentationRefinement)]
         self.neck = necks[-1] if necks else None
-        #: Patches along (rows, columns) behind the patch embedding.
         self.grid_size: tuple[int, int] | None = None
-        self._seen = {layer.name: _Seen() for layer in self.layers}
-        self._refined: Tensor | None = None
-        self._current: str | None = None
+        self._neck_input: Tensor | None = None
+        self._current: _Capture | None = None  # of the attention layer that is running
         self._stack = ExitStack()
 
     def __enter__(self) -> 'Recorder':
-        hook = self._hook
-        hook(self.patch_embed.register_forward_hook(self._take_grid))
-        for layer in self.layers:
-            seen = self._seen[layer.name]
-            if layer.has_gaug:
-                hook(layer.attn.gaug.register_forward_hook(_setter(seen, 'gaussian')))
-                # The one that leaves the weights to scaled_dot_product_attention.
-                self._stack.callback(setattr, layer.attn, 'backend', layer.attn.backend)
-                layer.attn.backend = 'eager'
-            if layer.is_windowed:
-                hook(layer.parent.register_forward_pre_hook(_window_grid(seen), with_kwargs=True))
-            if layer.block is not None and self.num_class_tokens:
-                hook(layer.block.register_forward_hook(_setter(seen, 'tokens')))
-            hook(layer.attn.register_forward_pre_hook(self._enter_layer(layer)))
-            hook(layer.attn.register_forward_hook(self._leave_layer))
+        handles = [self.patch_embed.register_forward_hook(self._keep_grid)]
         if self.neck is not None:
-            hook(self.neck.register_forward_pre_hook(self._take_refined))
-        self._stack.enter_context(_OpenAttention(self._take_attention))
+            handles.append(self.neck.register_forward_pre_hook(self._keep_neck_input))
+        for capture in self._captures:
+            layer, attn = capture.layer, capture.layer.attn
+            if layer.has_gaug:
+                handles.append(attn.gaug.register_forward_hook(capture.keep_gaussian))
+                # The eager backend calls scaled_dot_product_attention, which is recorded.
+                self._stack.callback(setattr, attn, 'backend', attn.backend)
+                attn.backend = 'eager'
+            if layer.is_windowed:
+                hook = capture.keep_window_grid
+                handles.append(layer.parent.register_forward_pre_hook(hook, with_kwargs=True))
+            if layer.block is not None and self.num_class_tokens:
+                handles.append(layer.block.register_forward_hook(capture.keep_tokens))
+            handles.append(attn.register_forward_pre_hook(self._enter_layer(capture)))
+            handles.append(attn.register_forward_hook(self._leave_layer))
+        for handle in handles:
+            self._stack.callback(handle.remove)
+        self._stack.enter_context(_AttentionWeights(self._keep_attention))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -170,56 +199,52 @@ class Recorder:
         """
         if self.grid_size is None:
             raise ValueError(f'{type(self.model).__name__} has not run inside of the recorder')
-        ran = [layer for layer in self.layers if self._seen[layer.name].attention is not None]
-        return [self._record(layer, self._seen[layer.name]) for layer in ran]
+        ran = [capture for capture in self._captures if capture.attention is not None]
+        return [self._record(capture, capture.grid_size or self.grid_size) for capture in ran]
 
     def refinement(self) -> Tensor | None:
-        """PRR's weights for what the head reads, mean over the heads: ``[N]``, summing to 1.
+        """PRR's weights for the head's input, mean over the heads: ``[N]``, with a sum of 1.
 
         The mean over the class tokens (``pool='cls_token'``, ``'prefix'``) or over the patches
         (``'avg'`` and None). None if the model has no PRR.
         """
-        if self.neck is None or self._refined is None:
+        if self.neck is None or self._neck_input is None:
             return None
-        weights = refinement_weights(self._refined, self.neck.num_heads)[0].mean(0).cpu()  # [N, N]
+        weights = refinement_weights(self._neck_input, self.neck.num_heads)[0].mean(0).cpu()
         if self.neck.pool == 'cls_token':
             return weights[0]
         if self.neck.pool == 'prefix':
             return weights[: self.neck.num_prefix_tokens].mean(0)
         return weights[self.neck.num_prefix_tokens :].mean(0)
 
-    def _record(self, layer: AttentionLayer, seen: _Seen) -> LayerRecord:
-        assert self.grid_size is not None and seen.attention is not None
-        height, width = seen.grid_size or self.grid_size
-        num_tokens = seen.attention.shape[-1]
+    def _record(self, capture: _Capture, grid_size: tuple[int, int]) -> LayerRecord:
+        assert capture.attention is not None
+        layer = capture.layer
+        num_tokens, num_patches = capture.attention.shape[-1], math.prod(grid_size)
         if layer.is_windowed:
-            patches = window_patches(layer, (height, width)).cpu()
+            patches = window_patches(layer, grid_size).cpu()
+        elif num_tokens >= num_patches:
+            patches = torch.arange(num_patches - num_tokens, num_patches).clamp(min=-1)[None]
         else:
-            num_prefix = num_tokens - height * width
-            if num_prefix < 0:
-                raise ValueError(
-                    f'{layer.name} attends over {num_tokens} tokens and the image has '
-                    f'{height}×{width} patches: none may be dropped or merged'
-                )
-            patches = torch.arange(-num_prefix, height * width).clamp(min=-1)[None]
-        record = LayerRecord(layer.name, (height, width), seen.attention, patches)
-        if seen.gaussian is not None:
-            # Windows have no prefix tokens; patches alone have Gaussians.
-            where = patches if layer.is_windowed else patches[patches >= 0][None]
-            variance, alpha = (x.mean(1).cpu() for x in seen.gaussian)
-            record.variance = record._to_map(variance, where)
-            record.alpha = record._to_map(alpha, where)
-        if seen.tokens is not None:
-            similarity = cls_similarity(
-                seen.tokens[0], self.num_prefix_tokens, self.num_class_tokens
+            raise ValueError(
+                f'{layer.name} attends over {num_tokens} tokens and the image has '
+                f'{grid_size[0]}×{grid_size[1]} patches: none may be dropped or merged'
             )
-            record.similarity = similarity.unflatten(0, (height, width)).cpu()
+        record = LayerRecord(layer.name, grid_size, capture.attention, patches)
+        if capture.gaussian is not None:
+            # GAug returns values of patches only, without prefix tokens; windows have none.
+            where = patches if layer.is_windowed else patches[patches >= 0][None]
+            variance, alpha = (x.mean(1).cpu() for x in capture.gaussian)
+            record.variance = _to_map(variance, where, grid_size)
+            record.alpha = _to_map(alpha, where, grid_size)
+        if capture.tokens is not None:
+            similarity = cls_similarity(
+                capture.tokens[0], self.num_prefix_tokens, self.num_class_tokens
+            )
+            record.similarity = similarity.unflatten(0, grid_size).cpu()
         return record
 
-    def _hook(self, handle: Any) -> None:
-        self._stack.callback(handle.remove)
-
-    def _take_grid(self, patch_embed: nn.Module, args: tuple, output: Any) -> None:
+    def _keep_grid(self, patch_embed: nn.Module, args: tuple, output: Any) -> None:
         if self.grid_size is not None:
             raise ValueError(
                 'the model runs several times for one image: for sliding windows add '
@@ -228,48 +253,24 @@ class Recorder:
         height, width = read_grid(patch_embed, args, output)
         self.grid_size = (int(height), int(width))
 
-    def _take_refined(self, _: nn.Module, args: tuple) -> None:
+    def _keep_neck_input(self, neck: nn.Module, args: tuple) -> None:
         tokens = args[0][-1]
-        self._refined = tokens.flatten(2).transpose(1, 2) if tokens.ndim == 4 else tokens
+        self._neck_input = tokens.flatten(2).transpose(1, 2) if tokens.ndim == 4 else tokens
 
-    def _enter_layer(self, layer: AttentionLayer) -> Callable:
+    def _keep_attention(self, weights: Tensor) -> None:
+        if self._current is not None:
+            self._current.keep_attention(weights)
+
+    def _enter_layer(self, capture: _Capture) -> Callable:
         def enter(attn: nn.Module, args: tuple) -> None:
-            self._current = layer.name
+            self._current = capture
 
         return enter
 
     def _leave_layer(self, attn: nn.Module, args: tuple, output: Any) -> None:
         assert self._current is not None
-        if self._seen[self._current].attention is None:
-            raise ValueError(f'{self._current} computes its attention where it cannot be seen')
+        if self._current.attention is None:
+            raise ValueError(
+                f'{self._current.layer.name} computes its attention where it cannot be seen'
+            )
         self._current = None
-
-    def _take_attention(self, weights: Tensor) -> None:
-        if self._current is None or weights.shape[-1] != weights.shape[-2]:
-            return
-        attn = self.backbone.get_submodule(self._current)
-        if weights.ndim == 3:
-            weights = weights.unflatten(0, (-1, attn.num_heads))  # type: ignore[arg-type]
-        self._seen[self._current].attention = weights.mean(1).float().cpu()
-
-
-def _setter(seen: _Seen, name: str) -> Callable:
-    """A forward hook that keeps the output."""
-
-    def hook(module: nn.Module, args: tuple, output: Any) -> None:
-        setattr(seen, name, output)
-
-    return hook
-
-
-def _window_grid(seen: _Seen) -> Callable:
-    """A pre-hook of what cuts windows: of a map ``[B, H, W, C]``, or of tokens and a size."""
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        if isinstance(args[0], Tensor) and args[0].ndim == 4:
-            height, width = args[0].shape[1:3]
-        else:
-            height, width = args[1] if len(args) > 1 else kwargs['hw_shape']
-        seen.grid_size = (int(height), int(width))
-
-    return hook

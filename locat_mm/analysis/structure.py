@@ -1,9 +1,10 @@
-"""Where a vision transformer has its attention layers, its blocks and its class tokens."""
+"""Finds attention layers, blocks and class tokens in a vision transformer."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from mmpretrain.models.backbones.vit_sam import window_partition
 from torch import Tensor, nn
 
 from ..layers import SUPPORTED, GAugMixin
@@ -16,13 +17,13 @@ __all__ = ['AttentionLayer', 'class_tokens', 'find_backbone', 'find_layers', 'wi
 
 @dataclass(frozen=True)
 class AttentionLayer:
-    """An attention layer and what stands around it.
+    """An attention layer and the modules around it.
 
     Attributes:
         name: in the backbone.
         attn: the layer, with GAug or without.
-        parent: the module that holds it; the one that cuts windows, if there are any.
-        block: the transformer block that it belongs to; None if it stands alone.
+        parent: the module that holds it. If there are windows, this module makes them.
+        block: the transformer block that holds it; None if there is none.
     """
 
     name: str
@@ -36,7 +37,7 @@ class AttentionLayer:
 
     @property
     def is_windowed(self) -> bool:
-        """Whether it attends within windows; ViTSAM's may also be global."""
+        """Whether it attends within windows. A layer of ViTSAM may also be global."""
         kind = type(self.attn) if self.has_gaug else gaug_class_of(type(self.attn))
         return kind.fixed_grid(self.attn) is not None and bool(self.parent.window_size)
 
@@ -50,10 +51,10 @@ def find_layers(backbone: nn.Module) -> list[AttentionLayer]:
     """All attention layers, in the order of the modules.
 
     Args:
-        backbone: a vision transformer, with GAug built in, attached, or without.
+        backbone: a vision transformer, with GAug (built in or attached) or without.
 
     Raises:
-        ValueError: if there is none of a kind that :func:`locat_mm.attach` knows.
+        ValueError: if there is none of a kind that :func:`locat_mm.attach` supports.
     """
     layers = []
     for name, module in backbone.named_modules():
@@ -72,7 +73,7 @@ def find_layers(backbone: nn.Module) -> list[AttentionLayer]:
 
 
 def class_tokens(backbone: nn.Module) -> tuple[int, int]:
-    """How many class tokens a backbone has, and how many tokens before its patches in all.
+    """Number of class tokens of a backbone, and number of all tokens in front of its patches.
 
     Returns:
         (0, 0) if it has no class token.
@@ -81,19 +82,19 @@ def class_tokens(backbone: nn.Module) -> tuple[int, int]:
     if getattr(owner, 'cls_token', None) is None:
         return 0, 0
     num_prefix = count_prefix_tokens(owner)
-    if num_prefix == 0:  # mmseg's class token may be there and switched off
+    if num_prefix == 0:  # mmseg can have an unused class token
         return 0, 0
     return (num_prefix if isinstance(owner, LocAtJumbo) else 1), num_prefix
 
 
 def window_patches(layer: AttentionLayer, grid_size: tuple[int, int]) -> Tensor:
-    """Which patch every token of every window is, as the host itself cuts them.
+    """The patch number of every token of every window.
 
-    Hosts differ in whether they shift or pad first, and in when they shift at all; so the host is
-    asked, with a map that holds the numbers of its patches.
+    Hosts differ in when they shift and pad. So the host itself makes the windows, from a map that
+    holds the numbers of its patches.
 
     Args:
-        layer: one that attends within windows.
+        layer: a layer that attends within windows.
         grid_size: patches along (rows, columns) of the map.
 
     Returns:
@@ -103,6 +104,7 @@ def window_patches(layer: AttentionLayer, grid_size: tuple[int, int]) -> Tensor:
     weight = layer.attn.qkv.weight
     number = torch.arange(1, height * width + 1, device=weight.device, dtype=weight.dtype)
     numbers = number.view(1, -1, 1).expand(-1, -1, weight.shape[1]).contiguous()  # [1, H·W, C]
+    number_map = numbers.view(1, height, width, -1)
     seen: list[Tensor] = []
     handle = layer.attn.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     try:
@@ -110,15 +112,9 @@ def window_patches(layer: AttentionLayer, grid_size: tuple[int, int]) -> Tensor:
             if hasattr(layer.parent, 'w_msa'):  # ShiftWindowMSA of mmpretrain and mmseg
                 layer.parent(numbers, grid_size)
             elif hasattr(layer.parent, '_attn'):  # timm's SwinTransformerBlock
-                layer.parent._attn(numbers.view(1, height, width, -1))
-            else:
-                from mmpretrain.models.backbones.vit_sam import window_partition
-
-                seen.append(
-                    window_partition(numbers.view(1, height, width, -1), layer.parent.window_size)[
-                        0
-                    ]
-                )
+                layer.parent._attn(number_map)
+            else:  # mmpretrain's ViTSAM
+                seen.append(window_partition(number_map, layer.parent.window_size)[0])
     finally:
         handle.remove()
     windows = seen[0]

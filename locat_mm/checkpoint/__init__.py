@@ -1,9 +1,7 @@
-"""Weights in and out: timm's, the authors' and our own, without executing a pickle.
+"""Reading, checking, loading, finding and writing checkpoints, without executing a pickle.
 
-Loading is strict. What does not fit is listed in the error, because a backbone that silently
-keeps its random weights looks like a bad method. Importing teaches mmengine's
-``CheckpointLoader`` the sources of :func:`read_state_dict`, and torch's weights-only unpickler
-the plain data in mmengine's checkpoints.
+Loading is strict: the error lists every key that does not fit. Otherwise a backbone could keep its
+random weights without a message, and its results would look like those of a bad method.
 """
 
 from .finding import find_resumable, whole_checkpoints

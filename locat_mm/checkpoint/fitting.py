@@ -1,4 +1,4 @@
-"""Whether weights are a model's: names translated, embeddings resized, the rest compared."""
+"""Check whether weights fit a model: translate names, resize embeddings, compare the rest."""
 
 import math
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ __all__ = ['Fit', 'check_fit', 'fit', 'fit_as_is', 'list_keys']
 
 _BACKBONE = 'backbone.'
 _GAUG = '.gaug.'
-#: Parts that a target may be configured without.
+#: Parts of official weights that a model may lack.
 _OPTIONAL = (
     'head.',
     'head_dist.',
@@ -34,15 +34,16 @@ _BIAS_TABLE = 'relative_position_bias_table'
 
 @dataclass(frozen=True)
 class Fit:
-    """What of a state dict fits a model.
+    """Which part of a state dict fits a model.
 
     Attributes:
+        model: type of the model, for messages.
         state: name in the model -> tensor of the right shape.
         missing: names of the model without a tensor.
         unexpected: names that the model does not have.
         misshapen: name -> (shape given, shape in the model).
         unusable: name -> what is wrong with its values.
-        misses_backbone: the model has a backbone, and nothing fits it.
+        misses_backbone: the model has a backbone, and no tensor fits it.
     """
 
     model: str
@@ -55,7 +56,7 @@ class Fit:
 
     @property
     def problems(self) -> str:
-        """What does not fit, every key of it, and what to do, as lines; empty if all fits."""
+        """Lines with every key that does not fit, and hints; empty if all keys fit."""
         shapes = [f'{k} {given} instead of {own}' for k, (given, own) in self.misshapen.items()]
         values = [f'{key} {problem}' for key, problem in self.unusable.items()]
         groups = {'missing': self.missing, 'unexpected': self.unexpected, 'misshapen': shapes}
@@ -65,7 +66,7 @@ class Fit:
 
     def error(self, source: str) -> ValueError:
         if self.unusable and not (self.missing or self.unexpected or self.misshapen):
-            reason = 'it is damaged, or stored as what weights are not.'
+            reason = 'it is damaged, or its values are of a type that weights cannot have.'
         else:
             reason = 'it is a checkpoint of another model.'
         if not (self.state or self.misshapen or self.unusable):
@@ -77,9 +78,9 @@ class Fit:
     def _hints(self) -> list[str]:
         hints = []
         if not self.missing and any(_GAUG in key for key in self.unexpected):
-            hints.append('The file has GAug and the backbone has not: set gaug=True.')
+            hints.append('The file has GAug and the backbone lacks it: set gaug=True.')
         if not self.unexpected and any(_GAUG in key for key in self.missing):
-            hints.append('The backbone has GAug and the file has not: set gaug=False.')
+            hints.append('The backbone has GAug and the file lacks it: set gaug=False.')
         for key, (given, own) in self.misshapen.items():
             if key.startswith(_HEADS) and key.endswith('.weight') and given[1:] == own[1:]:
                 hints.append(f'num_classes: {given[0]} in the file, {own[0]} in the model.')
@@ -89,14 +90,14 @@ class Fit:
 def check_fit(
     module: nn.Module, state: StateDict, source: str, strict: bool = True, whole: bool = True
 ) -> Fit:
-    """Check that weights are this model's, key by key and shape by shape.
+    """Check that weights belong to a model, comparing all keys and shapes.
 
     Args:
         module: a whole model or a bare backbone.
         state: the weights, under the model's own names or the official ones.
         source: what to call them in the message.
-        strict: raise on anything that does not fit, not only if nothing fits, or nothing of the
-            backbone, or values are of another kind (integers for floats), NaN or infinite.
+        strict: raise if any key does not fit. Otherwise raise only if no key fits the model or
+            its backbone, or values are of another kind (integers for floats), NaN or infinite.
         whole: as in :func:`fit`.
 
     Raises:
@@ -114,20 +115,19 @@ def check_fit(
 
 
 def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
-    """Bring weights under a model's names and shapes.
+    """Convert weights to a model's names and shapes, and compare them with the model.
 
-    Official names become the model's own. Official position embeddings are square; they and
-    Swin's bias tables are resized where the model's have another size, as timm does on loading.
-    Of a checkpoint of a whole model a bare backbone takes its part.
+    Official names are translated. Official position embeddings are square; they and Swin's bias
+    tables are resized to the model's size, as timm does on loading. For a bare backbone only the
+    backbone's part of a whole model's checkpoint is used.
 
     Args:
         module: a bare backbone, an mmpretrain classifier (``backbone``, ``neck.norm``,
             ``head.fc``) or an mmseg segmentor.
         state: the weights.
-        whole: the weights must be the model's, no more and no less. Otherwise official weights
-            need only fill the backbone of a segmentor, and may hold a head and final norms
-            that the target is configured without; and a host's own weights need not fill
-            what :func:`locat_mm.attach` added.
+        whole: the keys must be exactly those of the model. Otherwise official weights need only
+            fill the backbone of a segmentor, and may contain a head and final norms that the
+            model lacks; and a host's own weights need not fill what :func:`locat_mm.attach` added.
 
     Raises:
         ValueError: if a weight that layers share differs from layer to layer.
@@ -139,14 +139,14 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
     if is_official:
         given = _resize(backbone, given, is_square=True)
         translated = to_openmmlab(given, neck_norm='neck.norm.weight' in own)
-        # What is foreign altogether keeps its names for the message.
+        # If no name matches, the message shows the names as given.
         if is_model and not own.keys().isdisjoint(translated):
             given = translated
     elif not is_model:
         part = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k.startswith(_BACKBONE)}
         given = _resize(backbone, part, is_square=False)
     if not whole and not any(_GAUG in key for key in given):
-        own = _without_attached(module, own)  # which starts fresh on a host's own weights
+        own = _without_attached(module, own)  # the host's weights have no GAug; it keeps its start
     if not whole and (is_official or not is_model):
         if is_model and not hasattr(module, 'head'):
             own = {k: v for k, v in own.items() if k.startswith(_BACKBONE)}
@@ -156,7 +156,7 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
 
 
 def fit_as_is(module: nn.Module, state: StateDict) -> Fit:
-    """:func:`fit` for modules of others, which bring weights under their names themselves."""
+    """:func:`fit` for modules of other packages, which translate names themselves."""
     own = module.state_dict()
     if not any(_GAUG in key for key in state):
         own = _without_attached(module, own)
@@ -197,7 +197,7 @@ def _compare(module: nn.Module, own: StateDict, given: StateDict) -> Fit:
 
 
 def _find_problem(given: Tensor, own: Tensor, is_parameter: bool) -> str | None:
-    """Why values cannot be the model's, or None. Other precisions of the same kind are fine."""
+    """Why values cannot be the model's, or None. Another precision is allowed."""
     kinds = [(t.is_floating_point(), t.is_complex(), t.dtype == torch.bool) for t in (given, own)]
     if kinds[0] != kinds[1] or given.is_quantized:
         return f'{given.dtype} instead of {own.dtype}'
@@ -206,7 +206,7 @@ def _find_problem(given: Tensor, own: Tensor, is_parameter: bool) -> str | None:
     if given.is_meta or not given.is_floating_point():
         return None
     values = given.to(own.dtype)
-    # A mask may be -inf where it is a buffer.
+    # A buffer may be a mask with -inf.
     if values.isnan().any() or (is_parameter and values.isinf().any()):
         return 'with NaN or infinity'
     return None
@@ -224,7 +224,7 @@ def _describe(module: nn.Module) -> str:
 
 
 def list_keys(keys: Iterable[str]) -> str:
-    """All keys in few words: those that differ in a number alone are ``blocks.[0-11].bias``."""
+    """All keys, shortened: those that differ only in a number become ``blocks.[0-11].bias``."""
     patterns: list[tuple] = [
         tuple(frozenset([int(p)]) if p.isdecimal() and str(int(p)) == p else p for p in parts)
         for parts in (key.split('.') for key in keys)
@@ -259,9 +259,10 @@ def _write_part(part: str | frozenset[int]) -> str:
 
 
 def _resize(backbone: Any, state: StateDict, is_square: bool) -> dict[str, Tensor]:
-    """Embeddings of position to the size that the backbone is built for.
+    """Resize position embeddings to the backbone's size.
 
-    ``is_square``: a position embedding of the right length is for a square grid all the same.
+    ``is_square``: a position embedding belongs to a square grid even if its length is that of the
+    backbone's grid.
     """
     resized = dict(state)
     own, given = getattr(backbone, 'pos_embed', None), state.get('pos_embed')
@@ -287,6 +288,6 @@ def _resize_pos_embed(backbone: Any, own: Tensor, given: Tensor) -> Tensor:
     if given.ndim != 3 or given.shape[2] != own.shape[2] or grid == [side, side]:
         return given
     if side < 1 or side**2 + num_prefix != given.shape[1]:
-        return given  # no other grid of the same model: reported as misshapen
+        return given  # not a square grid: reported as misshapen
     print_log(f'position embedding resized from {side}×{side} to {grid[0]}×{grid[1]}', 'current')
     return resample_abs_pos_embed(given, grid, [side, side], num_prefix)

@@ -1,4 +1,4 @@
-"""Weights into a model, strictly."""
+"""Load weights into a model; keys that do not fit are errors."""
 
 import logging
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ __all__ = ['init_from_pretrained', 'load_official', 'pretrained_of', 'watch_pret
 def load_official(
     module: nn.Module, source: str | Path | StateDict, strict: bool = True
 ) -> nn.Module:
-    """Load weights of the authors' code or of timm.
+    """Load weights of the authors' code or of timm into a model.
 
     Args:
         module: a bare backbone, an mmpretrain classifier (``backbone``, ``neck.norm`` from
@@ -28,15 +28,15 @@ def load_official(
             ``hf-hub:OWNER/NAME``, ``timm:NAME``. No pickle is executed. Position embeddings
             are resized when the grid differs, and Swin's bias tables when the window does.
         strict: raise on missing and unexpected keys instead of logging them. Keys of
-            ``head``, ``norm``, ``fc_norm`` and ``norm_patches`` may stay over where the target
-            is configured without that part. A weight that layers share may stand once or
-            once per layer.
+            ``head``, ``norm``, ``fc_norm`` and ``norm_patches`` are allowed although the model
+            lacks that part. The file may contain a weight that layers share once, or once per
+            layer.
 
     Returns:
         ``module``.
 
     Raises:
-        FileNotFoundError: if the file does not exist, or the hub is out of reach.
+        FileNotFoundError: if the file does not exist, or the hub cannot be reached.
         ValueError: if the source cannot be read safely; if a key is misshapen, its values are of
             another kind (integers for floats), NaN or infinite, or nothing matches; with
             ``strict`` if a key is missing or unexpected.
@@ -57,22 +57,22 @@ def load_official(
 
 
 def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> bool:
-    """``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)``, but strict.
+    """Load ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix=...)``, strictly.
 
     The checkpoint may be any source of :func:`locat_mm.checkpoint.read_state_dict`. Without a
-    prefix a checkpoint of a whole model gives its ``backbone.``. Position embeddings and
-    Swin's bias tables of another image size are resized.
+    prefix, the keys under ``backbone.`` of a whole model's checkpoint are used. Position embeddings
+    and Swin's bias tables of another image size are resized.
 
     Args:
         backbone: the bare backbone to load into.
-        init_cfg: mmengine's; without ``Pretrained`` it is left to mmengine.
+        init_cfg: mmengine's; nothing happens if it has no ``Pretrained``.
 
     Returns:
         whether the weights were loaded.
 
     Raises:
-        FileNotFoundError, ValueError: as :func:`load_official`; also if ``Pretrained`` stands
-            beside other initialisers.
+        FileNotFoundError, ValueError: as :func:`load_official`; also if ``init_cfg`` has other
+            initialisers besides ``Pretrained``.
     """
     init = pretrained_of(init_cfg)
     if init is None:
@@ -92,8 +92,8 @@ def pretrained_of(init_cfg: dict | list | None) -> PretrainedInit | None:
     """The ``Pretrained`` of an ``init_cfg``, if it has one.
 
     Raises:
-        TypeError: if ``Pretrained`` is given an argument that it does not know.
-        ValueError: if it stands beside other initialisers.
+        TypeError: if ``Pretrained`` has an unknown argument.
+        ValueError: if there are other initialisers besides it.
     """
     given = init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
     found = [cfg for cfg in given if cfg.get('type') in ('Pretrained', PretrainedInit)]
@@ -105,14 +105,14 @@ def pretrained_of(init_cfg: dict | list | None) -> PretrainedInit | None:
 
 
 def watch_pretrained(model: nn.Module) -> None:
-    """Make every ``Pretrained`` in a model say what does not fit, and fail if nothing does.
+    """Make every ``Pretrained`` in a model log keys that do not fit, and fail if none fits.
 
-    Backbones of ours are strict by themselves; of others' modules mmengine and mmseg load what
-    fits, some without a word. Extra keys, such as the head of the file's classifier, are usual
-    there: they are logged.
+    This package's backbones are strict by themselves. For modules of other packages mmengine and
+    mmseg load the keys that fit, in part without a message. Extra keys, such as the head of the
+    file's classifier, are usual there: they are only logged.
 
     Args:
-        model: with weights not yet initialised. Loading then raises a ValueError if nothing
+        model: with weights not yet initialised. Loading then raises a ValueError if no key
             fits, or values are of another kind (integers for floats), NaN or infinite.
     """
     for name, module in model.named_modules():
@@ -123,7 +123,7 @@ def watch_pretrained(model: nn.Module) -> None:
 
 
 class _CheckWhileLoading:
-    """Compares what a module is about to load, once; later loads are of whole models."""
+    """Compares the first state dict that a module loads; later ones are of whole models."""
 
     def __init__(self, name: str, init_cfg: list) -> None:
         self.source = ', '.join(str(cfg.get('checkpoint')) for cfg in init_cfg)

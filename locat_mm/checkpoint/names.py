@@ -1,4 +1,4 @@
-"""Names of weights: OpenMMLab's models and the official files (timm's and the authors')."""
+"""Names of weights: those of OpenMMLab's models and of official files (timm's, the authors')."""
 
 import re
 
@@ -10,27 +10,27 @@ from .reading import StateDict
 __all__ = ['merge_shared', 'shared_name', 'strip_prefix', 'to_official', 'to_openmmlab']
 
 _BACKBONE, _NECK_NORM, _HEAD = 'backbone.', 'neck.norm.', 'head.fc.'
-#: Jumbo's layers share one MLP; files hold it once, or once per layer.
+#: Jumbo's layers share one MLP; files contain it once, or once per layer.
 _LAYER_OF_SHARED = re.compile(r'\bblocks\.\d+\.(?=jumbo_mlp\.)')
 
 
 def to_official(state: StateDict) -> tuple[dict[str, Tensor], list[str]]:
-    """An OpenMMLab model's weights under the official names.
+    """Rename an OpenMMLab model's weights to the official names.
 
     Args:
         state: of an mmpretrain classifier (``backbone``, ``neck.norm``, ``head.fc``) or an
-            mmseg segmentor, of which the backbone is taken.
+            mmseg segmentor, of which only the backbone is used.
 
     Returns:
-        the renamed weights, and the names of those left out (a segmentor's neck and heads).
+        the renamed weights, and the names of omitted ones (a segmentor's neck and heads).
 
     Raises:
-        ValueError: if there is no backbone, or a part that the official files do not know.
+        ValueError: if there is no backbone, or a part that official files do not have.
     """
     if not any(key.startswith(_BACKBONE) for key in state):
         raise ValueError(f'no key starts with {_BACKBONE!r}: this is no checkpoint of OpenMMLab')
     is_segmentor = any(key.startswith('decode_head.') for key in state)
-    # Swin's classifier is a module of its own in timm.
+    # In timm, Swin's classifier is a module, and not only a layer.
     is_swin = any(key.startswith(f'{_BACKBONE}layers.') for key in state)
     official = {_BACKBONE: '', _NECK_NORM: 'fc_norm.', _HEAD: 'head.fc.' if is_swin else 'head.'}
     renamed, left_out = {}, []
@@ -46,7 +46,7 @@ def to_official(state: StateDict) -> tuple[dict[str, Tensor], list[str]]:
 
 
 def to_openmmlab(state: StateDict, neck_norm: bool) -> dict[str, Tensor]:
-    """Official weights under the names of an mmpretrain classifier.
+    """Rename official weights to the names of an mmpretrain classifier.
 
     Args:
         state: of timm or of the authors.
@@ -86,7 +86,7 @@ def strip_prefix(state: StateDict, prefix: str, source: str) -> dict[str, Tensor
 
 
 def merge_shared(state: StateDict) -> dict[str, Tensor]:
-    """Put a weight that all layers share under its one name.
+    """Rename a weight that all layers share to one name.
 
     Raises:
         ValueError: if it differs from layer to layer.

@@ -1,4 +1,4 @@
-"""Files of weights, read without executing a pickle."""
+"""Read files of weights without executing a pickle."""
 
 import argparse
 import logging
@@ -53,7 +53,7 @@ def read_file(path: str | Path) -> dict[str, Tensor]:
 
 
 def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
-    """All that is in a local file: of a checkpoint also optimizer, schedule and log.
+    """Read everything in a local file, also a checkpoint's optimizer, schedule and log.
 
     Args:
         path: ``.safetensors``, or a file of ``torch.save``.
@@ -94,15 +94,15 @@ def read_content(path: str | Path, map_location: Any = 'cpu') -> Any:
 
 
 def unwrap(content: Any, source: str) -> dict[str, Tensor]:
-    """The state dict of a checkpoint's content.
+    """Find the state dict in a checkpoint's content.
 
     Args:
-        content: a state dict, possibly under ``state_dict`` or ``model``, as mmengine and timm
-            write it.
+        content: a state dict, possibly under the key ``state_dict`` or ``model``, as mmengine
+            and timm write it.
         source: what to call it in the message.
 
     Returns:
-        name -> tensor, without a ``module.`` in front.
+        name -> tensor, without a leading ``module.``.
 
     Raises:
         ValueError: if it holds no state dict.
@@ -154,16 +154,16 @@ def _reason(path: Path, error: Exception) -> str:
 
 
 def allow_plain_data() -> None:
-    """Let torch's weights-only unpickler read what mmengine and timm put beside weights.
+    """Let torch's weights-only unpickler read the plain data that mmengine and timm add to weights.
 
-    Also for mmengine's own reading: of its own checkpoints, 0.10.7 can read none with a torch
-    that reads weights alone by default, and its successors fall back to running the pickle.
+    This also serves mmengine's own reading. mmengine 0.10.7 cannot read its checkpoints with
+    ``weights_only``, torch's default, and later versions fall back to executing the pickle.
     """
     torch.serialization.add_safe_globals(_safe_globals())
 
 
 def _safe_globals() -> list:
-    """Plain data beside the weights: timm's arguments, mmengine's log history and schedule."""
+    """timm's arguments, mmengine's log history and schedule, and numpy's arrays."""
     return [
         argparse.Namespace,
         HistoryBuffer,
@@ -177,15 +177,15 @@ def _safe_globals() -> list:
 
 
 def _numpy_globals() -> list:
-    """What numpy pickles arrays and scalars by, under its names before and since numpy 2."""
-    # An array says by itself what makes it again, wherever this numpy keeps that.
+    """The functions in pickles of numpy's arrays and scalars, by their names in numpy 1 and 2."""
+    # Taken from arrays, because their module depends on numpy's version.
     makers: list[Any] = [x.__reduce__()[0] for x in (np.zeros(1), np.float64(0))]
     modules = 'numpy.core.multiarray', 'numpy._core.multiarray'
     return [(maker, f'{module}.{maker.__name__}') for maker in makers for module in modules]
 
 
 def _fetch_method(owner: Any, name: str) -> Any:
-    """All that pickle's ``getattr`` may fetch: the methods that mmengine keeps by name."""
+    """A replacement for ``getattr`` in pickles that returns only mmengine's own methods."""
     allowed = {
         HistoryBuffer: ('current', 'max', 'mean', 'min'),
         OneCycleParamScheduler: ('_annealing_cos', '_annealing_linear'),

@@ -1,4 +1,4 @@
-"""Whether a checkpoint has all that a run needs to go on: mmengine resumes what it finds."""
+"""Check that a checkpoint has everything a resumed run needs; mmengine ignores missing parts."""
 
 import logging
 import math
@@ -14,9 +14,9 @@ from .fitting import check_fit, list_keys
 
 __all__ = ['check_average', 'check_resumable', 'check_training_state']
 
-#: States of torch's optimizers that have their parameter's shape.
+#: States of torch's optimizers with the shape of their parameter.
 _SHAPED = ('exp_avg', 'exp_avg_sq', 'max_exp_avg_sq', 'exp_inf', 'momentum_buffer', 'square_avg')
-#: Optimizers that keep the same for every parameter.
+#: Optimizers with the same states for every parameter.
 _UNIFORM = (
     *(torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam),
     *(torch.optim.RAdam, torch.optim.RMSprop, torch.optim.SGD),
@@ -28,12 +28,12 @@ def check_resumable(content: Any, source: str, has_schedule: bool) -> None:
     """Check that a checkpoint is one of a training run.
 
     Args:
-        content: of the file, as :func:`locat_mm.checkpoint.read_content` gives it.
+        content: of the file, from :func:`locat_mm.checkpoint.read_content`.
         source: what to call it in the message.
         has_schedule: the run has parameter schedulers.
 
     Raises:
-        ValueError: if something is missing or of another kind.
+        ValueError: if a part is missing or of another kind.
     """
     content = content if isinstance(content, Mapping) else {}
     wanted = {'meta': dict, 'optimizer': dict, 'message_hub': dict}
@@ -57,14 +57,14 @@ def check_resumable(content: Any, source: str, has_schedule: bool) -> None:
 
 
 def check_average(model: nn.Module, checkpoint: dict) -> None:
-    """Check that averaged weights beside a checkpoint's weights are the model's, if there are any.
+    """Check that a checkpoint's averaged weights, if it has any, fit the model.
 
     Args:
-        model: the runner's, unwrapped; the whole one where it is sharded.
-        checkpoint: its content; averaged weights come under the model's own names.
+        model: the runner's, unwrapped; not the sharded one but the whole one.
+        checkpoint: its content; averaged weights are renamed to the model's names.
 
     Raises:
-        ValueError: if they are not.
+        ValueError: if they do not.
     """
     average = checkpoint.get('ema_state_dict')
     if average is None:
@@ -127,7 +127,7 @@ def _check_optimizer(optimizer: Any, names: dict[int, str], saved: Mapping) -> N
     if strays:
         raise ValueError(f'the optimizer of the checkpoint has state for no parameter: {strays}')
     parameters = [p for group in optimizer.param_groups for p in group['params']]
-    # Others, such as Adafactor, keep something else for vectors than for matrices.
+    # Others, such as Adafactor, have other states for vectors than for matrices.
     is_uniform = isinstance(optimizer, _UNIFORM)
     parts = {part for entry in entries.values() for part in entry} if is_uniform else set()
     fresh = []

@@ -1,4 +1,4 @@
-"""Where weights come from: local files, the Hugging Face hub, timm's pretrained models."""
+"""Sources of weights: local files, the Hugging Face hub, timm's pretrained models."""
 
 import difflib
 import io
@@ -29,10 +29,10 @@ from .reading import read_content, read_file, unwrap
 
 __all__ = ['ReadAhead', 'load_from_locat_mm', 'read_state_dict', 'trust_checkpoints']
 
-#: What torch.load takes.
+#: Argument of torch.load.
 MapLocation = str | torch.device | dict[str, str] | Callable | None
 
-#: By preference.
+#: The first one found is used.
 _WEIGHT_FILES = ('model.safetensors', 'pytorch_model.bin')
 
 
@@ -43,17 +43,17 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
         source: a local ``.safetensors`` or a file of ``torch.save`` (a state dict, possibly
             under ``state_dict`` or ``model``); ``hf-hub:OWNER/NAME`` or
             ``hf-hub:OWNER/NAME@REVISION`` for a repository of the Hugging Face hub;
-            ``timm:NAME`` for a pretrained model of timm, in timm's present names. What lies in
-            the hub's cache is used as it is, without asking the network.
+            ``timm:NAME`` for a pretrained model of timm, with timm's current names. Files in the
+            hub's cache are used without network access.
         map_location: as in ``torch.load``.
 
     Returns:
-        name -> tensor, without a ``module.`` in front.
+        name -> tensor, without a leading ``module.``.
 
     Raises:
-        FileNotFoundError: if there is no such file, or the hub is out of reach and its cache
-            does not have it.
-        ValueError: if it is an address, unreadable, needs a pickle executed, holds no state
+        FileNotFoundError: if there is no such file, or the hub cannot be reached and its cache
+            lacks the file.
+        ValueError: if it is a URL, unreadable, needs a pickle executed, holds no state
             dict; if the hub has no such repository, revision or weight file; if timm has no
             such pretrained model.
     """
@@ -69,31 +69,72 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
     return _move(state, map_location)
 
 
+def trust_checkpoints(trusted: bool) -> None:
+    """Set for this process whether files of weights may execute code while they are read.
+
+    Without trust no code in this process executes a pickle: mmengine's loader reads local files
+    through :mod:`locat_mm.checkpoint`, and ``torch.load`` reads only weights, even with
+    ``weights_only=False``, which mmengine sets for downloads.
+    :func:`locat_mm.engine.build_runner` and the tools call this.
+
+    Args:
+        trusted: execute the code in a file that cannot be read otherwise, with a warning.
+    """
+    reading.is_trusting = trusted
+    CheckpointLoader.register_scheme('', load_from_locat_mm, force=True)
+    if trusted:
+        os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
+    else:
+        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+        if os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None):
+            print_log(
+                'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is ignored: to execute checkpoints that '
+                'you trust, use --trust-checkpoint',
+                'current',
+                logging.WARNING,
+            )
+
+
+def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> Any:
+    """mmengine's loader: the whole content of a local file, the weights of any other source.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`read_state_dict`.
+    """
+    ahead = ReadAhead.take(filename)
+    if ahead is not None:
+        return ahead
+    if re.match(r'hf-hub:|timm:|\S+://', filename) or filename.endswith('.safetensors'):
+        return read_state_dict(filename, map_location)
+    content = read_content(filename, map_location)
+    if not isinstance(content, Mapping):
+        return content
+    meta = content.get('meta')
+    if isinstance(meta, dict):
+        meta.pop('config', None)  # mmengine would execute it; its own checkpoints have cfg
+    state = content.get('state_dict', content.get('model'))
+    if isinstance(state, Mapping) and ('model' in content or _is_wrapped(state)):
+        return {**content, 'state_dict': unwrap(content, filename)}
+    return unwrap(content, filename) if _is_wrapped(content) else content
+
+
 class ReadAhead:
     """A checkpoint that is read before mmengine loads it, so that it can be checked first.
 
-    mmengine's next loading of the same source gets this content, on the CPU whatever device it
-    names, and does not read the file again. The content is freed with this object.
+    mmengine's next loading of the same source gets this content and does not read it again. The
+    content is on the CPU for any ``map_location``, and is freed with this object.
 
     Args:
         source: anything that :func:`read_state_dict` reads.
 
     Attributes:
-        content: as mmengine's loader returns it.
-
-    Raises:
-        FileNotFoundError, ValueError: as :func:`read_state_dict`.
+        content: from :func:`load_from_locat_mm`.
     """
 
-    def __init__(self, source: str | Path) -> None:
-        self.source = str(source)
-        self._version = _version_of(self.source)
-        self.content: Any
-        if self.source.startswith(('hf-hub:', 'timm:')) or '://' in self.source:
-            self.content = read_state_dict(self.source)
-        else:
-            self.content = load_from_plain_data(self.source, 'cpu')
-        _read_ahead[self.source] = self
+    def __init__(self, source: str) -> None:
+        self.content = load_from_locat_mm(source, 'cpu')
+        self._version = _version_of(source)
+        _read_ahead[source] = self
 
     @staticmethod
     def take(source: str) -> Any:
@@ -114,61 +155,8 @@ def _version_of(source: str) -> tuple[int, ...] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> dict[str, Tensor]:
-    """What mmengine calls for these sources; see :func:`read_state_dict`."""
-    ahead = ReadAhead.take(filename)
-    return read_state_dict(filename, map_location) if ahead is None else ahead
-
-
-def trust_checkpoints(trusted: bool) -> None:
-    """Set for this process whether files of weights may execute code while they are read.
-
-    Without trust no pickle is executed, whoever reads: mmengine's loader takes local files from
-    :mod:`locat_mm.checkpoint`, and ``torch.load`` reads weights alone even where it is told
-    otherwise, as mmengine does with what it downloads. :func:`locat_mm.engine.build_runner` and
-    the tools call this.
-
-    Args:
-        trusted: execute what is in a file that cannot be read otherwise, with a warning.
-    """
-    reading.is_trusting = trusted
-    CheckpointLoader.register_scheme('', load_from_plain_data, force=True)
-    if trusted:
-        os.environ.pop('TORCH_FORCE_WEIGHTS_ONLY_LOAD', None)
-    else:
-        os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-        if os.environ.pop('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', None):
-            print_log(
-                'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is not followed: to execute checkpoints that '
-                'you trust, use --trust-checkpoint',
-                'current',
-                logging.WARNING,
-            )
-
-
-def load_from_plain_data(filename: str, map_location: MapLocation = None) -> Any:
-    """What mmengine calls for local files once :func:`trust_checkpoints` was called.
-
-    Raises:
-        FileNotFoundError, ValueError: as :func:`read_state_dict`.
-    """
-    ahead = ReadAhead.take(filename)
-    if ahead is not None:
-        return ahead
-    content = read_content(filename, map_location)
-    if not isinstance(content, Mapping):
-        return content
-    meta = content.get('meta')
-    if isinstance(meta, dict):
-        meta.pop('config', None)  # mmengine would run it as Python; its own is called cfg
-    state = content.get('state_dict', content.get('model'))
-    if isinstance(state, Mapping) and ('model' in content or _is_wrapped(state)):
-        return {**content, 'state_dict': unwrap(content, filename)}
-    return unwrap(content, filename) if _is_wrapped(content) else content
-
-
 def _is_wrapped(state: Mapping) -> bool:
-    """Whether weights are named as by DistributedDataParallel, which mmengine overlooks in part."""
+    """Whether names are those of DistributedDataParallel, which mmengine handles only in part."""
     return any(str(key).startswith('module.') for key in state)
 
 
@@ -237,7 +225,7 @@ def _read_from_timm(name: str) -> dict[str, Tensor]:
             'and give its path'
         )
     given = dict(state_dict=_read_from_hub(pretrained_cfg.hf_hub_id))
-    # timm brings old names up to date only while it loads. Its random start is thrown away.
+    # timm translates old names only while it loads. The model's random weights are discarded.
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=given)
     return model.state_dict()
@@ -248,7 +236,7 @@ def _move(state: dict[str, Tensor], map_location: MapLocation) -> dict[str, Tens
         return state
     if isinstance(map_location, (str, torch.device)):
         return {key: value.to(map_location) for key, value in state.items()}
-    # Only torch.load knows what to do with a mapping or a function.
+    # Only torch.load implements mappings and functions.
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)

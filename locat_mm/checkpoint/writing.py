@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files completely or not at all."""
 
 import errno
 import os
@@ -21,15 +21,15 @@ _NO_FOLDER_SYNC = (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 
 @contextmanager
 def write_beside(path: str | Path) -> Iterator[Path]:
-    """Give a temporary name beside a file; on leaving, sync it and rename it to the file.
+    """Context: write to a temporary file in the same folder, which then replaces the file.
 
-    After an error or a kill the earlier file is still there. Its folder is made if need be.
+    After an error or a kill the earlier file is still there. The folder is created if necessary.
 
     Args:
         path: the file.
 
     Yields:
-        the name to write to: hidden, ending in ``.tmp``.
+        the temporary name to write to: hidden, ending in ``.tmp``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def write_beside(path: str | Path) -> Iterator[Path]:
 
 
 class AtomicBackend(LocalBackend):
-    """mmengine's local files, but each is written whole or not at all."""
+    """mmengine's backend for local files, but each is written completely or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         with write_beside(filepath) as beside:
@@ -67,7 +67,7 @@ def check_target(path: str | Path, force: bool = False) -> Path:
 
     Raises:
         FileExistsError: if it exists, unless ``force``.
-        ValueError: if the suffix is of no known format.
+        ValueError: if the suffix is unknown.
     """
     path = Path(path)
     if path.suffix not in _SUFFIXES:

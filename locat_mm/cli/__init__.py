@@ -1,1 +1,1 @@
-"""What the tools share: arguments, and messages for users."""
+"""Shared by the tools: arguments and error messages."""

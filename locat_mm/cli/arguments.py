@@ -21,17 +21,17 @@ def add_trust_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--trust-checkpoint',
         action='store_true',
-        help='DANGEROUS: execute the code in checkpoints that cannot be read without; only for '
+        help='DANGEROUS: execute the code in checkpoints that cannot be read otherwise; only for '
         'files from people you trust',
     )
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:
-    """``--launcher`` and the rank that torch's launcher once handed over as an argument."""
+    """``--launcher``, and the rank that old launchers of torch pass as an argument."""
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
 def set_local_rank(args: argparse.Namespace) -> None:
-    """Tell mmengine the rank, where the launcher has not."""
+    """Set the rank for mmengine if the launcher has not."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))

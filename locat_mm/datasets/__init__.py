@@ -1,8 +1,8 @@
-"""Transforms that stock pipelines lack, and broken data found by name."""
+"""Errors that name broken files and annotations, and a check of annotations for pipelines."""
 
-from .damage import BadSampleError, check_end, find_damage
-from .guarded import GuardedPipeline, SkipLog, has_backend
-from .listing import check_sources, missing_files
+from .file_damage import BadSampleError, check_end, find_damage
+from .guarded_pipeline import GuardedPipeline, SkipLog, has_backend
+from .source_checks import check_sources, missing_files
 from .transforms import CheckAnnotations
 from .wrappers import leaves
 

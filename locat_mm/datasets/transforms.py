@@ -1,29 +1,29 @@
-"""Bad annotations found where they are read, by name."""
+"""A transform that finds wrong annotations and names their file."""
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 
 from ..registry import TRANSFORMS
-from .damage import BadSampleError
+from .file_damage import BadSampleError
 
 __all__ = ['CheckAnnotations']
 
 
 @TRANSFORMS.register_module()
 class CheckAnnotations(BaseTransform):
-    """Stop at a label or a mask that does not fit its image or the number of classes.
+    """Raise an error for a mask or label that does not fit its image or the classes.
 
-    Otherwise a mask of another size fails in collation and a class out of range in the loss,
-    on a GPU as a device-side assertion, both without the file's name. Put it right behind
-    ``LoadAnnotations``, or behind ``LoadImageFromFile`` for classification.
+    Without this check, a mask of a wrong size fails in collation, and a class out of range fails
+    in the loss (on a GPU as a device-side assertion). Neither error names the file. Put the
+    transform directly behind ``LoadAnnotations``, or behind ``LoadImageFromFile`` for
+    classification.
 
     Reads ``gt_seg_map`` with ``ori_shape`` and ``seg_map_path``, or ``gt_label`` with
-    ``img_path``. OpenMMLab's inference runs the test pipeline without annotations; there is
-    nothing to check then.
+    ``img_path``. Samples without annotations, as in OpenMMLab's inference, pass unchanged.
 
     Args:
         num_classes: classes of the head; labels are 0..num_classes-1.
-        ignore_index: mask value that stands for no label.
+        ignore_index: mask value of unlabelled pixels.
     """
 
     def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
@@ -51,7 +51,7 @@ class CheckAnnotations(BaseTransform):
     def _check_mask(self, mask: np.ndarray, results: dict) -> None:
         path, shape = results['seg_map_path'], results['ori_shape'][:2]
         if mask.ndim < 2 and mask.size == shape[0] * shape[1]:
-            # LoadAnnotations squeezes the axis of a single pixel away.
+            # LoadAnnotations removes an axis of length 1.
             mask = results['gt_seg_map'] = mask.reshape(shape)
         if mask.shape != tuple(shape):
             raise BadSampleError(

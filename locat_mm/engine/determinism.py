@@ -1,4 +1,4 @@
-"""Runs that repeat bit for bit."""
+"""Runs that give the same bits each time."""
 
 import os
 
@@ -13,18 +13,18 @@ __all__ = ['LenientEvaluationHook', 'make_deterministic']
 
 
 def make_deterministic(cfg: Config) -> None:
-    """Let a run use no algorithm whose result depends on the order of threads.
+    """Make a run use only algorithms whose result does not depend on the order of threads.
 
-    mmengine's ``randomness.deterministic``, and what that leaves out: the work space of cuBLAS,
-    the benchmark of cuDNN, and evaluation (:class:`LenientEvaluationHook`). In training an
-    operation that has no deterministic algorithm raises torch's ``RuntimeError``, which names it.
+    Sets mmengine's ``randomness.deterministic`` and what that omits: the workspace of cuBLAS, the
+    benchmark mode of cuDNN, and evaluation (:class:`LenientEvaluationHook`). In training, an
+    operation without a deterministic algorithm raises torch's ``RuntimeError``, which names it.
 
     Args:
         cfg: of the run; changed in place.
 
     Raises:
-        RuntimeError: if CUDA runs already, and has chosen its work space.
-        ValueError: if the config fixes no seed.
+        RuntimeError: if CUDA is initialised already, with another workspace.
+        ValueError: if the config sets no seed.
     """
     randomness = cfg.setdefault('randomness', {})
     if randomness.get('seed') is None:
@@ -43,21 +43,18 @@ def make_deterministic(cfg: Config) -> None:
 
 @register(HOOKS)
 class LenientEvaluationHook(Hook):
-    """Lets evaluation use what training must not: torch warns there, and does not raise.
+    """Lets torch only warn about nondeterministic operations in evaluation, not raise.
 
-    mmseg's mIoU counts pixels with ``torch.histc``, which torch takes for not deterministic on
-    GPUs. Counts are whole numbers, and the same in every order. Training stays strict, without
-    which torch's memory-efficient attention is not deterministic backward.
+    mmseg's mIoU counts pixels with ``torch.histc``, which torch treats as nondeterministic on
+    GPUs. The counts are integers and do not depend on the order. Training stays strict, because
+    otherwise the backward pass of torch's memory-efficient attention is not deterministic.
     """
 
-    def before_val(self, runner: Runner) -> None:
+    def _before(self, runner: Runner) -> None:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-    def after_val(self, runner: Runner) -> None:
+    def _after(self, runner: Runner) -> None:
         torch.use_deterministic_algorithms(True)
 
-    def before_test(self, runner: Runner) -> None:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-    def after_test(self, runner: Runner) -> None:
-        torch.use_deterministic_algorithms(True)
+    before_val = before_test = _before
+    after_val = after_test = _after

@@ -1,7 +1,10 @@
-"""What frozen features know: evaluations by nearest neighbours."""
+"""Evaluation of frozen features by nearest neighbours: k-NN and in-context segmentation."""
 
-from .in_context import InContextSegmentor, InContextTestLoop
-from .knn import KNNAccuracy, KNNTestLoop, KNNValLoop, knn_predict
+from .in_context_loop import InContextTestLoop
+from .in_context_segmentor import InContextSegmentor
+from .knn_accuracy import KNNAccuracy
+from .knn_loops import KNNTestLoop, KNNValLoop
+from .nearest import knn_predict
 
 __all__ = [
     'InContextSegmentor',

@@ -1,4 +1,8 @@
-"""The bank of an evaluation by neighbours: a pass over a data set, shared by all processes."""
+"""The bank of an evaluation by neighbours: a pass over a data set, shared by all processes.
+
+mmengine's DefaultSampler gives image ``i · world_size + rank`` of the data set to a process as its
+i-th image. Past the end of the data set it repeats images, so that all parts are equally long.
+"""
 
 import time
 from collections.abc import Iterator
@@ -12,20 +16,30 @@ from mmengine.runner import Runner
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-__all__ = ['build_bank_loader', 'check_storage', 'gather_rows', 'walk']
+from ..mmengine_internals import uses_rank_seeds
 
-#: Seconds between two lines of progress.
+__all__ = [
+    'build_bank_loader',
+    'check_storage',
+    'gather_images',
+    'gather_rows',
+    'iterate_bank',
+    'own_images',
+]
+
+#: Seconds from one line of progress to the next.
 LOG_INTERVAL = 10.0
 
 
 def build_bank_loader(runner: Runner, dataloader: dict | DataLoader) -> DataLoader:
-    """The loader of a bank.
+    """Build the loader of a bank.
 
     Raises:
-        ValueError: if it would not give every image once, in order, or there is none.
+        ValueError: if it does not give every image once and in order, or if there is no image.
     """
-    diff_rank_seed = runner._randomness_cfg.get('diff_rank_seed', False)
-    loader = runner.build_dataloader(dataloader, seed=runner.seed, diff_rank_seed=diff_rank_seed)
+    loader = runner.build_dataloader(
+        dataloader, seed=runner.seed, diff_rank_seed=uses_rank_seeds(runner)
+    )
     sampler: Any = loader.sampler
     in_order = isinstance(sampler, DefaultSampler) and sampler.round_up and not sampler.shuffle
     if not in_order or loader.drop_last:
@@ -35,62 +49,13 @@ def build_bank_loader(runner: Runner, dataloader: dict | DataLoader) -> DataLoad
             f'drop_last={loader.drop_last}: '
             "set sampler=dict(type='DefaultSampler', shuffle=False) and drop_last=False"
         )
-    if not len(loader.dataset):  # type: ignore[arg-type]
+    if not _size(loader):
         raise ValueError('the data set of bank_dataloader is empty')
     return loader
 
 
-def walk(loader: DataLoader, name: str) -> Iterator[tuple[Any, int]]:
-    """Batches, each with the place of its first image in this process's part; logs progress.
-
-    Image i of a part is image ``i · world_size + rank`` of the data set (mmengine's
-    DefaultSampler); those past its end are repetitions that fill up the parts.
-    """
-    start = logged = time.monotonic()
-    seen = 0
-    for number, batch in enumerate(loader, 1):
-        yield batch, seen
-        seen += loader.batch_size or 1
-        now = time.monotonic()
-        if now - logged > LOG_INTERVAL or number == len(loader):
-            left = (now - start) / number * (len(loader) - number)
-            print_log(f'{name} [{number}/{len(loader)}]  eta: {left:.0f} s', 'current')
-            logged = now
-
-
-def places(first: int, count: int, size: int) -> tuple[list[int], int]:
-    """Where ``count`` images of this process's part stand in a data set of ``size`` images.
-
-    Returns:
-        indices of those that are no repetitions, and how many there are.
-    """
-    rank, world_size = get_dist_info()
-    indices = [(first + i) * world_size + rank for i in range(count)]
-    kept = [index for index in indices if index < size]
-    return kept, len(kept)
-
-
-def gather_rows(rows: Tensor) -> Tensor:
-    """All processes' rows, in the order of the processes, on each of them.
-
-    Args:
-        rows: ``[N, ...]``; N may differ between processes.
-    """
-    if get_dist_info()[1] == 1:
-        return rows
-    counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]
-    # Straight into their place: lists of parts would hold everything twice.
-    gathered = rows.new_empty(sum(counts), *rows.shape[1:])
-    for rank, part in enumerate(gathered.split(counts)):
-        if rank == get_rank():
-            part.copy_(rows)
-        if part.numel():
-            broadcast(part.view(torch.uint8), src=rank)  # as bytes: NCCL knows no int16
-    return gathered
-
-
 def check_storage(dtype: str) -> torch.dtype:
-    """The type that a bank's features are kept in.
+    """The type of a bank's stored features.
 
     Raises:
         ValueError: if it is neither ``'float32'`` nor ``'float16'``.
@@ -98,3 +63,69 @@ def check_storage(dtype: str) -> torch.dtype:
     if dtype not in ('float32', 'float16'):
         raise ValueError(f"features are kept as 'float32' or 'float16', got {dtype!r}")
     return getattr(torch, dtype)
+
+
+def own_images(size: int, start: int = 0, count: int | None = None) -> range:
+    """Indices of this process's images in a data set, without repetitions.
+
+    Args:
+        size: images of the data set.
+        start: first image of this process.
+        count: number of its images; None: all.
+    """
+    rank, world_size = get_dist_info()
+    end = size if count is None else min((start + count) * world_size + rank, size)
+    return range(start * world_size + rank, end, world_size)
+
+
+def iterate_bank(loader: DataLoader, name: str) -> Iterator[tuple[Any, range]]:
+    """Yield batches and the indices of their images in the data set, and log progress.
+
+    In the last batch there may be fewer indices than images. The images without index are
+    repetitions.
+    """
+    start = logged = time.monotonic()
+    for number, batch in enumerate(loader):
+        batch_size = loader.batch_size or 1
+        yield batch, own_images(_size(loader), number * batch_size, batch_size)
+        done, now = number + 1, time.monotonic()
+        if now - logged > LOG_INTERVAL or done == len(loader):
+            left = (now - start) / done * (len(loader) - done)
+            print_log(f'{name} [{done}/{len(loader)}]  eta: {left:.0f} s', 'current')
+            logged = now
+
+
+def gather_images(rows: Tensor, size: int) -> Tensor:
+    """One row per image ``[size, ...]``, in the order of the data set, on all processes.
+
+    Args:
+        rows: of this process's images (:func:`own_images`).
+        size: images of the data set.
+    """
+    world_size = get_dist_info()[1]
+    indices = torch.cat([torch.arange(rank, size, world_size) for rank in range(world_size)])
+    return gather_rows(rows)[indices.argsort().to(rows.device)]
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of the processes, on all of them.
+
+    Args:
+        rows: ``[N, ...]``; N may differ between processes.
+    """
+    if get_dist_info()[1] == 1:
+        return rows
+    counts = [int(count) for count in all_gather(torch.tensor([len(rows)], device=rows.device))]
+    # Each part is received in place, because a list of parts would need twice the memory.
+    gathered = rows.new_empty(sum(counts), *rows.shape[1:])
+    for rank, part in enumerate(gathered.split(counts)):
+        if rank == get_rank():
+            part.copy_(rows)
+        if part.numel():
+            broadcast(part.view(torch.uint8), src=rank)  # as bytes: NCCL has no int16
+    return gathered
+
+
+def _size(loader: DataLoader) -> int:
+    dataset: Any = loader.dataset
+    return len(dataset)

@@ -1,4 +1,4 @@
-"""Feature vectors and patch maps out of what backbones return."""
+"""Feature vectors and patch maps from the outputs of backbones."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..helpers import check_choice
 from ..models.backbones.base import TokenBackbone
 
-__all__ = ['KINDS', 'patch_map', 'vectors']
+__all__ = ['KINDS', 'last_output', 'patch_map', 'vectors']
 
 KINDS = ('cls', 'avg')
 
@@ -16,13 +16,13 @@ def vectors(backbone: nn.Module, output: Any, kind: str) -> Tensor:
     """One vector per image.
 
     Args:
-        backbone: where ``output`` comes from; it says how its tokens lie (``cls_token``,
-            ``num_prefix_tokens`` or mmpretrain's ``num_extra_tokens``) and what a vector is
-            (``out_type``).
-        output: what it returned: tensors, of which the last is read, or one tensor; tokens
-            [B, N, C], a map [B, C, H, W] or vectors [B, C].
-        kind: ``'cls'`` the class token (Jumbo's side by side), ``'avg'`` the mean patch.
-            Vectors of a backbone without ``out_type`` are taken for either.
+        backbone: the source of ``output``. Its attributes tell the layout of the tokens
+            (``cls_token``, ``num_prefix_tokens`` or mmpretrain's ``num_extra_tokens``) and the
+            meaning of a vector (``out_type``).
+        output: its output: one tensor, or several, of which the last is read. Tokens [B, N, C], a
+            map [B, C, H, W] or vectors [B, C].
+        kind: ``'cls'`` the class token (Jumbo's side by side), ``'avg'`` the mean of the patches.
+            A vector of a backbone without ``out_type`` is valid for both kinds.
 
     Returns:
         ``[B, C]``.
@@ -31,8 +31,8 @@ def vectors(backbone: nn.Module, output: Any, kind: str) -> Tensor:
         ValueError: for an unknown kind, or one that the output does not hold.
     """
     check_choice('features', kind, KINDS)
-    output = _last(output)
-    host: Any = getattr(backbone, 'model', backbone)  # timm's, inside TIMMBackbone
+    output = last_output(output)
+    host: Any = getattr(backbone, 'model', backbone)  # the timm model inside TIMMBackbone
     has_class = isinstance(getattr(host, 'cls_token', None), Tensor)
     out_type = getattr(backbone, 'out_type', None)
     if output.ndim == 2 and out_type in (None, dict(cls='cls_token', avg='avg_featmap')[kind]):
@@ -40,13 +40,12 @@ def vectors(backbone: nn.Module, output: Any, kind: str) -> Tensor:
     if output.ndim == 4 and kind == 'avg':
         return output.mean(dim=(2, 3))
     if output.ndim == 3 and kind == 'cls' and has_class:
-        return host._read_class(output) if isinstance(host, TokenBackbone) else output[:, 0]
+        return host.read_class(output) if isinstance(host, TokenBackbone) else output[:, 0]
     prefix = getattr(host, 'num_prefix_tokens', getattr(host, 'num_extra_tokens', None))
     if output.ndim == 3 and kind == 'avg' and prefix is not None:
         return output[:, prefix:].mean(dim=1)
     layout = {2: 'vectors', 3: 'tokens', 4: 'a map'}.get(output.ndim, 'an output')
-    wanted = 'class token' if kind == 'cls' else 'patches'
-    other = 'avg' if kind == 'cls' else 'cls'
+    wanted, other = ('class token', 'avg') if kind == 'cls' else ('patches', 'cls')
     raise ValueError(
         f"features={kind!r}: the {wanted} cannot be read from {type(backbone).__name__}'s output, "
         f'{layout} {list(output.shape)} (out_type={out_type!r}). Take features={other!r}, or the '
@@ -55,12 +54,12 @@ def vectors(backbone: nn.Module, output: Any, kind: str) -> Tensor:
 
 
 def patch_map(backbone: nn.Module, output: Any) -> Tensor:
-    """The last of a backbone's maps, ``[B, C, H, W]``.
+    """The last map of a backbone's output, ``[B, C, H, W]``.
 
     Raises:
-        ValueError: if its last output is no map.
+        ValueError: if the last output is no map.
     """
-    output = _last(output)
+    output = last_output(output)
     if output.ndim != 4:
         raise ValueError(
             f'a map [B, C, H, W] of patch features is needed, {type(backbone).__name__} gives '
@@ -69,5 +68,6 @@ def patch_map(backbone: nn.Module, output: Any) -> Tensor:
     return output
 
 
-def _last(output: Any) -> Tensor:
+def last_output(output: Any) -> Tensor:
+    """The last of several outputs, or the only one."""
     return output[-1] if isinstance(output, (tuple, list)) else output

@@ -1,10 +1,12 @@
-"""Exact nearest neighbours by cosine similarity, and weighted votes among them."""
+"""Exact nearest neighbours by cosine similarity, and their weighted votes for a class."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ['nearest_neighbours', 'unit_rows', 'weighted_vote']
+__all__ = ['check_neighbours', 'knn_predict', 'nearest_neighbours', 'unit_rows', 'weighted_vote']
 
 
 def unit_rows(features: Tensor) -> Tensor:
@@ -18,11 +20,10 @@ def nearest_neighbours(
 ) -> tuple[Tensor, Tensor]:
     """The k rows of a bank with the largest inner products, for every query.
 
-    For rows of unit length (:func:`unit_rows`) that is the cosine similarity. The search is
-    exact: all products are taken, in float32 whatever the tensors' type and the autocast type.
-    Beside its arguments and its results it holds a bank chunk in float32 and ``query_chunk ×
-    bank_chunk`` similarities (256 MiB by default). It runs on the queries' device; a bank
-    elsewhere is brought there chunk by chunk.
+    For rows of unit length (:func:`unit_rows`) the inner product is the cosine similarity. The
+    search is exact and computes all products in float32, also under autocast. It needs memory for
+    a bank chunk in float32 and for ``query_chunk × bank_chunk`` similarities (256 MiB by default).
+    It runs on the device of the queries. The bank may be on another device.
 
     Args:
         queries: ``[Q, D]``, of any floating type.
@@ -33,7 +34,7 @@ def nearest_neighbours(
 
     Returns:
         Similarities ``[Q, k]``, float32, the largest first, and their rows in the bank
-        ``[Q, k]``, int64. Among equal similarities the order is not defined.
+        ``[Q, k]``, int64. Equal similarities have no defined order.
 
     Raises:
         ValueError: if the shapes do not fit, ``k`` is not within 1..N, a chunk is below 1, or
@@ -52,7 +53,7 @@ def nearest_neighbours(
     similarities = torch.full((len(queries), k), -torch.inf, device=device)
     indices = torch.zeros(len(queries), k, dtype=torch.int64, device=device)
     with torch.autocast(device.type, enabled=False):
-        # The bank outside, so that it travels only once.
+        # The bank is the outer loop, so each chunk moves to the device once.
         for start in range(0, len(bank), bank_chunk):
             part = bank[start : start + bank_chunk].to(device, torch.float32)
             for first in range(0, len(queries), query_chunk):
@@ -62,7 +63,7 @@ def nearest_neighbours(
                 at = torch.cat([indices[rows], at + start], dim=1)
                 similarities[rows], order = found.topk(k, dim=1)
                 indices[rows] = at.gather(1, order)
-    # topk takes NaN for the largest number, so any shows here.
+    # topk sorts NaN as the largest number, so every NaN is in the result.
     if not similarities.isfinite().all():
         raise ValueError('the features hold NaN or infinity, so they have no nearest neighbours')
     return similarities, indices
@@ -74,8 +75,8 @@ def weighted_vote(
     """Votes of neighbours for their classes, each with the weight exp(similarity / temperature).
 
     Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", 2018,
-    section 3.4. The weights are relative to the nearest neighbour's, which keeps them finite at any
-    temperature and moves no class before another.
+    section 3.4. The weights are divided by the nearest neighbour's weight. This keeps them finite
+    at any temperature and does not change the order of the classes.
 
     Args:
         similarities: ``[Q, k]``.
@@ -95,3 +96,52 @@ def weighted_vote(
     weights = ((similarities - nearest) / temperature).exp().float()
     votes = weights.new_zeros(len(labels), num_classes)
     return votes.scatter_add_(1, labels, weights)
+
+
+def knn_predict(
+    queries: Tensor,
+    bank: Tensor,
+    labels: Tensor,
+    k: Sequence[int],
+    temperature: float = 0.07,
+    top: int = 5,
+) -> dict[int, Tensor]:
+    """Predict classes by the votes of the nearest neighbours.
+
+    Args:
+        queries: rows of unit length ``[Q, D]``.
+        bank: rows of unit length ``[N, D]``.
+        labels: classes of the bank ``[N]``, int64.
+        k: numbers of neighbours; each number gives a prediction.
+        temperature: of the weights exp(similarity / temperature).
+        top: classes per query.
+
+    Returns:
+        for each number of neighbours, classes ``[Q, top]``, most votes first. There are fewer
+        columns if the bank's largest label is below ``top`` − 1. Classes without a vote come last,
+        in no defined order. So a class that is not in the bank never comes first.
+
+    Raises:
+        ValueError: if a k is larger than the bank, or the temperature is not positive.
+    """
+    num_classes = int(labels.max()) + 1
+    similarities, indices = nearest_neighbours(queries, bank, max(k))
+    near = labels.to(queries.device)[indices]  # [Q, max(k)]
+    return {
+        n: weighted_vote(similarities[:, :n], near[:, :n], num_classes, temperature)
+        .topk(min(top, num_classes), dim=1)
+        .indices
+        for n in k
+    }
+
+
+def check_neighbours(k: int | Sequence[int]) -> tuple[int, ...]:
+    """The numbers of neighbours as a tuple.
+
+    Raises:
+        ValueError: if it is empty, or an entry is no positive int.
+    """
+    numbers = (k,) if isinstance(k, int) else tuple(k)
+    if not numbers or any(not isinstance(n, int) or n < 1 for n in numbers):
+        raise ValueError(f'k must be positive whole numbers, got {k!r}')
+    return numbers

@@ -85,7 +85,7 @@ def attach(
 
 
 def detach(model: nn.Module) -> nn.Module:
-    """Undo :func:`attach`: the host as it was, with the weights that it has now.
+    """Undo :func:`attach`: the host becomes what it was, with the weights that it has now.
 
     Args:
         model: what :func:`attach` was given.
@@ -111,7 +111,7 @@ def detach(model: nn.Module) -> nn.Module:
 
 
 def find_patch_embed(model: nn.Module) -> tuple[Any, Any]:
-    """The module that owns the patch embedding, and the patch embedding.
+    """The module that owns the patch embedding, and the patch embedding itself.
 
     Raises:
         ValueError: if the model has none, or several.
@@ -120,7 +120,7 @@ def find_patch_embed(model: nn.Module) -> tuple[Any, Any]:
     if len(names) != 1:
         found = f': {", ".join(names)}. Attach to the backbone itself' if names else ''
         raise ValueError(
-            f'GAug reads the grid off the one module named patch_embed of a vision transformer; '
+            f'GAug reads the grid from the one module named patch_embed of a vision transformer; '
             f'{type(model).__name__} has {len(names)}{found}'
         )
     owner = model.get_submodule(names[0].rpartition('.')[0])
@@ -151,7 +151,7 @@ def _built_grid(owner: Any, patch_embed: Any) -> tuple[int, int]:
 
 
 def count_prefix_tokens(owner: Any) -> int:
-    """Tokens before the patches, by what timm and mmpretrain call them, or 1 for a class token."""
+    """Tokens in front of the patches, from the attributes of timm, mmpretrain or mmseg."""
     for name in ('num_prefix_tokens', 'num_extra_tokens'):  # timm, mmpretrain
         if hasattr(owner, name):
             return getattr(owner, name)

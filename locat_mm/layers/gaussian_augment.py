@@ -1,5 +1,6 @@
-"""What GAug learns: a variance and a strength from every patch query
-(arXiv 2603.04892; constants as in the authors' code, github sinahmr/LocAtViT).
+"""GAug's parameters: a variance and a strength from every patch query.
+
+arXiv 2603.04892; constants as in the authors' code, github sinahmr/LocAtViT.
 """
 
 import math
@@ -12,18 +13,17 @@ from ..ops import gaussian_parameters
 
 __all__ = ['STARTS', 'GaussianAugment']
 
-#: Where a fresh GAug begins: ``'paper'`` with a bias of about ln 2 toward the nearest patches,
-#: ``'identity'`` with almost none.
+#: Initial bias: ``'paper'`` about ln 2 toward the nearest patches, ``'identity'`` almost none.
 STARTS = ('paper', 'identity')
-#: What ``'identity'`` leaves of the bias: outputs stay those of the host to about 1e-5, and a
-#: gradient still reaches what the bias is made of.
-_FIRST_GAIN = 1e-6
+#: Initial gain of ``'identity'``: the host's outputs change by about 1e-5, and every parameter of
+#: GAug gets a gradient.
+_INITIAL_GAIN = 1e-6
 
 
 class _Projection(nn.Module):
-    """Weight and bias of a linear map, but no ``nn.Linear``.
+    """Weight and bias of a linear map, but not an ``nn.Linear``.
 
-    Hosts initialise, and layer-wise tools change, whatever linear layers they find.
+    Hosts initialise every ``nn.Linear`` that they find, and other tools replace them.
     """
 
     def __init__(self, in_features: int, out_features: int, device=None, dtype=None) -> None:
@@ -47,9 +47,8 @@ class GaussianAugment(nn.Module):
     Args:
         head_dim: channels of one head.
         grid_size: patches along (rows, columns) that the model is built for.
-        start: ``'paper'``, or ``'identity'`` for a host that is trained already: alpha is then
-            ``gain · softplus(...)`` with a learned gain that begins next to 0. It is learned at
-            once, and what it scales as soon as it grows.
+        start: ``'paper'``, or ``'identity'`` for a host that is trained: alpha is then
+            ``gain · softplus(...)`` with a learned gain that starts near 0.
 
     Raises:
         ValueError: if a side of ``grid_size`` is below 1 or ``start`` is unknown.
@@ -68,7 +67,7 @@ class GaussianAugment(nn.Module):
             raise ValueError(f'unknown start {start!r}; choose from {", ".join(STARTS)}')
         if min(grid_size) < 1:
             raise ValueError(f'grid_size must be at least 1×1, got {tuple(grid_size)}')
-        # Names are the authors' so that their checkpoints load; neither holds a logarithm.
+        # The names are the authors', so that their checkpoints load. Neither is a logarithm.
         self.log_var = _Projection(head_dim, 2, device, dtype)
         self.log_alpha = _Projection(head_dim, 1, device, dtype)
         gain = torch.empty(1, device=device, dtype=dtype) if start == 'identity' else None
@@ -78,8 +77,8 @@ class GaussianAugment(nn.Module):
         self.var_offset = math.log(self.max_variance - 1) if self.max_variance > 2 else 0.0
         longest_sq = float((max(grid_size) - 1) ** 2)
         self.eps = 0.1
-        # Their half-precision guard, kept because it changes large grids: exponents stay
-        # inside what float16 can hold.
+        # The authors' rule for half precision: exponents stay within float16. It is kept because
+        # it changes the numbers on large grids.
         while 0.5 * longest_sq / self.eps**2 > 32500:
             self.eps *= 2
         self.max_sq_distance = min(longest_sq, 2 * 6550.0)
@@ -91,7 +90,7 @@ class GaussianAugment(nn.Module):
             trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
         if self.gain is not None:
-            nn.init.constant_(self.gain, _FIRST_GAIN)
+            nn.init.constant_(self.gain, _INITIAL_GAIN)
 
     def forward(
         self,
@@ -112,10 +111,11 @@ class GaussianAugment(nn.Module):
             variance ``[B, heads, H·W, 2]`` (rows, columns; squared patches) and alpha
             ``[B, heads, H·W]`` (logits).
         """
-        max_variance = self.max_variance
-        if grid_size != self.grid_size:
-            max_variance *= min(grid_size) / min(self.grid_size)
-        # The offset is not to be rounded to a half type.
+        # No branch on the grid, and no min() of it: both would fix an exported model to one size.
+        # Under torch.jit.trace, sizes are tensors, which sym_min refuses.
+        smaller = torch.sym_min if torch.compiler.is_exporting() else min
+        max_variance = self.max_variance * (smaller(*grid_size) / min(self.grid_size))
+        # In float32: a half type would round the offset.
         dtype = torch.promote_types(self.log_var.weight.dtype, torch.float32)
         weight = torch.cat([self.log_var.weight, self.log_alpha.weight]).to(dtype)
         bias = torch.cat([self.log_var.bias.to(dtype) - self.var_offset, self.log_alpha.bias])

@@ -70,12 +70,15 @@ def unit_exponents(geometry: Geometry, dtype=None, device=None) -> Tensor:
 
     Returns:
         ``[H·W, 2, max(H, W)]``, in squared patches: to the H rows, then to the W columns. Both are
-        in one tensor because the results are small: on CPUs the number of steps counts.
+        in one tensor because the results are small: on CPUs the number of steps counts. Under
+        ``torch.export`` the last axis has H + W entries.
     """
-    _, width = geometry.grid_size
-    patch = torch.arange(geometry.num_patches, device=device)
-    coordinates = torch.stack((patch // width, patch % width), dim=-1).to(dtype)
-    lines = torch.arange(max(geometry.grid_size), device=device, dtype=dtype)
+    axes = [torch.arange(size, device=device, dtype=dtype) for size in geometry.grid_size]
+    coordinates = torch.stack(torch.meshgrid(*axes, indexing='ij'), dim=-1).flatten(0, 1)
+    # Export cannot compare symbolic sizes; the sum is an upper limit of both.
+    exporting = torch.compiler.is_exporting()
+    num_lines = sum(geometry.grid_size) if exporting else max(geometry.grid_size)
+    lines = torch.arange(num_lines, device=device, dtype=dtype)
     sq_distance = (coordinates[..., None] - lines).square_()
     return sq_distance.clamp_(max=geometry.max_sq_distance).mul_(-0.5)
 

@@ -63,7 +63,7 @@ def test_addresses_stay_mmengines_and_a_second_import_is_fine():
         ('hf-hub:a/b', 'load_from_locat_mm'),
         ('timm:vit', 'load_from_locat_mm'),
         ('some/file.safetensors', 'load_from_locat_mm'),
-        ('some/file.pth', 'load_from_plain_data'),
+        ('some/file.pth', 'load_from_locat_mm'),
         ('https://host/file.safetensors', 'load_from_http'),
         ('s3://bucket/file.safetensors', 'load_from_ceph'),
     ):

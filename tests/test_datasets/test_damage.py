@@ -95,7 +95,7 @@ def test_a_machine_without_file_handles_is_no_damage(tmp_path, monkeypatch):
     def refuse(path, backend_args=None):
         raise OSError(errno.EMFILE, 'Too many open files', path)
 
-    monkeypatch.setattr('locat_mm.datasets.damage.get', refuse)
+    monkeypatch.setattr('locat_mm.datasets.file_damage.get', refuse)
     with pytest.raises(OSError, match='Too many open files'):
         find_damage(write(tmp_path, 'a.jpg', WHOLE['baseline.jpg']))
 

@@ -12,7 +12,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 from torch.nn import functional as F
 
-from locat_mm.evaluation.in_context import count_labels
+from locat_mm.evaluation.in_context_segmentor import count_labels
 from locat_mm.registry import MODELS
 from tests.support import ROOT
 from tests.support.evaluation import TINY, in_context_config, run

@@ -1,6 +1,4 @@
 # ADE20K, 150 classes, 8 GPUs × 4 images.
-_base_ = ['../segmentation.py']
-
 dataset_source = (
     'ADE20K: download https://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip '
     'and unpack it to data/ade/ADEChallengeData2016/{images,annotations}/{training,validation}.'
@@ -23,7 +21,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # The ground truth is not resized: metrics are taken at the image's own size.
+    # The ground truth is not resized: predictions are compared at the image's own size.
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
     dict(type='PackSegInputs'),
@@ -49,7 +47,9 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
+    persistent_workers=True,
     pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -58,8 +58,11 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
+    batch_size=1,
     num_workers=4,
+    persistent_workers=True,
     pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -67,4 +70,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = {**_base_.val_dataloader, **val_dataloader}
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

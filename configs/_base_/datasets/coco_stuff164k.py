@@ -1,6 +1,4 @@
 # COCO-Stuff 164k, 171 classes, 8 GPUs × 4 images.
-_base_ = ['../segmentation.py']
-
 dataset_source = (
     'COCO-Stuff 164k: download train2017.zip and val2017.zip (https://cocodataset.org) to '
     'data/coco_stuff164k/images and stuffthingmaps_trainval2017.zip to '
@@ -25,7 +23,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
-    # The ground truth is not resized: metrics are taken at the image's own size.
+    # The ground truth is not resized: predictions are compared at the image's own size.
     dict(type='LoadAnnotations'),
     dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
     dict(type='PackSegInputs'),
@@ -51,7 +49,9 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
+    persistent_workers=True,
     pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -60,8 +60,11 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
+    batch_size=1,
     num_workers=4,
+    persistent_workers=True,
     pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -69,4 +72,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = {**_base_.val_dataloader, **val_dataloader}
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

@@ -1,6 +1,4 @@
 # PASCAL Context, 59 classes, 8 GPUs × 4 images.
-_base_ = ['../segmentation.py']
-
 dataset_source = (
     'PASCAL Context: download VOC2010 (VOCtrainval_03-May-2010.tar) to data/VOCdevkit/VOC2010 and '
     "trainval_merged.json beside it, then run mmseg's tools/dataset_converters/pascal_context.py "
@@ -24,7 +22,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(520, 520), keep_ratio=True),
-    # The ground truth is not resized: metrics are taken at the image's own size.
+    # The ground truth is not resized: predictions are compared at the image's own size.
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='locat_mm.CheckAnnotations', num_classes=num_classes),
     dict(type='PackSegInputs'),
@@ -50,7 +48,9 @@ tta_pipeline = [
 train_dataloader = dict(
     batch_size=4,
     num_workers=4,
+    persistent_workers=True,
     pin_memory=True,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -60,8 +60,11 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(
+    batch_size=1,
     num_workers=4,
+    persistent_workers=True,
     pin_memory=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
@@ -70,4 +73,7 @@ val_dataloader = dict(
         pipeline=test_pipeline,
     ),
 )
-test_dataloader = {**_base_.val_dataloader, **val_dataloader}
+test_dataloader = val_dataloader
+
+val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_evaluator = val_evaluator

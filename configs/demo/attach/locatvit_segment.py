@@ -1,15 +1,29 @@
-_base_ = ['../../_base_/models/demo_vit_attached.py', '../../_base_/tasks/demo_segment.py']
+_base_ = [
+    '../../_base_/models/demo_linear_decoder.py',
+    '../../_base_/datasets/digit_scenes.py',
+    '../../_base_/schedules/demo_decode_600.py',
+    '../../_base_/runtime_demo_segment.py',
+]
 
-pretrained = dict(
-    type='Pretrained',
-    checkpoint='work_dirs/demo_attach/attach/locatvit/seed0/classify/epoch_4.pth',
-    prefix='backbone.',
-)
 model = dict(
-    backbone={
-        **_base_.attached,
-        'backbone': {**_base_.backbone, **_base_.frozen_features},
-        'init_cfg': pretrained,
-    },
-    decode_head=dict(in_channels=_base_.out_channels),
+    backbone=dict(
+        _delete_=True,
+        type='locat_mm.LocAt',
+        start='identity',
+        backbone=dict(
+            type='locat_mm.LocAtViT',
+            arch=dict(embed_dim=64, depth=4, num_heads=2),
+            img_size=48,
+            patch_size=8,
+            gaug=False,
+            out_type='featmap',
+            final_norm=False,
+            frozen=True,
+        ),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/demo_attach/attach/locatvit/seed0/classify/epoch_4.pth',
+            prefix='backbone.',
+        ),
+    ),
 )

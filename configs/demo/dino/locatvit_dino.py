@@ -1,10 +1,14 @@
-_base_ = ['../../_base_/models/demo_locatvit.py', '../../_base_/tasks/dino_demo.py']
+_base_ = [
+    '../../_base_/models/demo_dino.py',
+    '../../_base_/datasets/digit_objects_dino.py',
+    '../../_base_/schedules/demo_dino_8e.py',
+    '../../_base_/runtime_demo_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining},
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(type='locat_mm.LocAtViT'),
 )
-# What is evaluated is the class token after PRR, as in the authors' code.
+# k-NN reads the class token after PRR, as in the authors' code.
 val_cfg = dict(features='neck')
 test_cfg = dict(features='neck')
+default_hooks = dict(logger=dict(interval=50))

@@ -1,7 +1,12 @@
-_base_ = ['../../_base_/models/demo_vit.py', '../../_base_/tasks/dino_demo.py']
+_base_ = [
+    '../../_base_/models/demo_dino.py',
+    '../../_base_/datasets/digit_objects_dino.py',
+    '../../_base_/schedules/demo_dino_8e.py',
+    '../../_base_/runtime_demo_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining},
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(type='locat_mm.LocAtViT', gaug=False, out_type='cls_token'),
+    neck=None,
 )
+default_hooks = dict(logger=dict(interval=50))

@@ -1,7 +1,12 @@
-_base_ = ['../../_base_/models/demo_jumbo.py', '../../_base_/tasks/demo_classify.py']
+_base_ = [
+    '../../_base_/models/demo_classifier.py',
+    '../../_base_/datasets/digit_objects.py',
+    '../../_base_/schedules/demo_classify_8e.py',
+    '../../_base_/runtime_demo_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining},
-    neck=_base_.neck,
-    head=dict(in_channels=3 * _base_.out_channels),
+    backbone=dict(type='locat_mm.LocAtJumbo', num_jumbo_tokens=3, gaug=False, out_type='cls_token'),
+    neck=None,
+    head=dict(in_channels=192),
 )

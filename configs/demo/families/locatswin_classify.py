@@ -1,7 +1,17 @@
-_base_ = ['../../_base_/models/demo_locatswin.py', '../../_base_/tasks/demo_classify.py']
+_base_ = [
+    '../../_base_/models/demo_classifier.py',
+    '../../_base_/datasets/digit_objects.py',
+    '../../_base_/schedules/demo_classify_8e.py',
+    '../../_base_/runtime_demo_pretrain.py',
+]
 
 model = dict(
-    backbone={**_base_.backbone, **_base_.pretraining},
-    neck=_base_.neck,
-    head=dict(in_channels=_base_.out_channels),
+    backbone=dict(
+        type='locat_mm.LocAtSwin',
+        arch=dict(_delete_=True, embed_dim=32, depths=(2, 2), num_heads=(1, 2)),
+        patch_size=4,
+        window_size=6,
+        out_type='featmap',
+    ),
+    neck=dict(pool='avg'),
 )

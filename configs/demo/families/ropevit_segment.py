@@ -1,7 +1,14 @@
-_base_ = ['../../_base_/models/demo_ropevit.py', '../../_base_/tasks/demo_segment.py']
+_base_ = [
+    '../../_base_/models/demo_linear_decoder.py',
+    '../../_base_/datasets/digit_scenes.py',
+    '../../_base_/schedules/demo_decode_600.py',
+    '../../_base_/runtime_demo_segment.py',
+]
 
-pretrained = dict(type='Pretrained', checkpoint='work_dirs/ropevit_classify/epoch_8.pth')
 model = dict(
-    backbone={**_base_.backbone, **_base_.frozen_features, 'init_cfg': pretrained},
-    decode_head=dict(in_channels=_base_.out_channels),
+    backbone=dict(
+        type='locat_mm.LocAtRoPEViT',
+        gaug=False,
+        init_cfg=dict(checkpoint='work_dirs/ropevit_classify/epoch_8.pth'),
+    ),
 )

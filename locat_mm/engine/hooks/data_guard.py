@@ -1,4 +1,4 @@
-"""Broken data found by name: before training where it can be, else where it is read."""
+"""Name broken data: before the run if possible, otherwise when it is read."""
 
 import logging
 import os
@@ -24,28 +24,28 @@ _SKIP = '--cfg-options default_hooks.data_guard.on_error=skip trains without it'
 
 @register(HOOKS)
 class DataGuardHook(Hook):
-    """Gives broken data one error with the file's name, or trains without it.
+    """Raises an error with the file's name for broken data, or trains without it.
 
-    Before anything runs, an empty data set and files that are missing are found. Then images and
-    masks that cannot be read, are truncated, differ in size or have a class out of range are
-    named where they are read, in workers too. With ``on_error='skip'`` training takes another
-    sample at random in their place (the same one in a resumed run, with ``ExactResumeHook``) and
-    reports them after each epoch, before each validation and at the end, in the log and in
-    ``skipped_samples.txt`` in the work directory. Validation and testing always stop: their
-    scores would be those of another set. So do errors of the code.
+    Empty data sets and missing files are found before the run. Images and masks that cannot be
+    read, are truncated, differ in size or have a class out of range are named when they are read,
+    also in workers. With ``on_error='skip'`` training takes another random sample instead (the
+    same one in a resumed run, with ``ExactResumeHook``) and reports the skipped ones after each
+    epoch, before each validation and at the end, in the log and in ``skipped_samples.txt`` in the
+    work directory. Validation and testing always stop, because their scores would be those of
+    another data set. Errors in the code always stop, too.
 
     In a config: ``custom_hooks=[dict(type='locat_mm.DataGuardHook')]``.
 
     Args:
         on_error: ``'raise'`` or ``'skip'``.
-        max_skipped: broken samples, per process of training, after which ``'skip'`` raises too.
-        find_missing: look for every listed file before the run, once per machine.
+        max_skipped: after so many broken samples per training process ``'skip'`` raises, too.
+        find_missing: check before the run that every listed file exists, once per machine.
 
     Raises:
-        ValueError: if ``on_error`` or ``max_skipped`` is none of these.
+        ValueError: if ``on_error`` is another string, or ``max_skipped`` below 1.
     """
 
-    #: Before the hooks that start workers, which take the data set as it then is.
+    #: Before hooks that start workers, because workers copy the data set.
     priority = 'HIGHEST'
 
     def __init__(
@@ -65,11 +65,11 @@ class DataGuardHook(Hook):
         self._reported = 0
 
     def before_run(self, runner: Runner) -> None:
-        """Guard the data sets of all loops that are built.
+        """Guard the data sets of all loops that have been built.
 
         Raises:
             ValueError: if one is empty.
-            FileNotFoundError: if files are missing, and are not to be skipped.
+            FileNotFoundError: if files are missing and ``on_error`` is not ``'skip'``.
         """
         names: tuple[Literal['train', 'val', 'test'], ...] = ('train', 'val', 'test')
         for name in names:
@@ -133,7 +133,7 @@ class DataGuardHook(Hook):
         print_log(f'{message}; they will be skipped', 'current', logging.WARNING)
 
     def _report(self) -> None:
-        """Say in the log what is new."""
+        """Log samples that were skipped since the last report."""
         if self._log is None:
             return
         own = [f'{problem} [{name}]' for name, problem in self._log.read().items()]
@@ -160,5 +160,5 @@ def _restart(loop: Any) -> None:
 
 
 def _is_first_here() -> bool:
-    """Whether this is the first process of its machine; mmengine's local group need not exist."""
+    """Whether this is its machine's first process; mmengine's local group may not exist."""
     return int(os.environ.get('LOCAL_RANK', 0)) == 0

@@ -1,4 +1,4 @@
-"""What DINO does to gradients between the backward pass and the step (arXiv 2104.14294)."""
+"""DINO's changes to gradients between the backward pass and the step (arXiv 2104.14294)."""
 
 from functools import partial
 from typing import Any
@@ -17,15 +17,15 @@ __all__ = ['DINOHook']
 
 @register(HOOKS)
 class DINOHook(Hook):
-    """Clips the gradient of each tensor by itself, and leaves the prototypes as they are at first.
+    """Clips the gradient of each tensor by itself, and freezes the prototypes at first.
 
-    As in DINO's code: not the norm of all gradients together, which is mmengine's ``clip_grad``,
-    is limited; and the head's last layer gets no step, no decay and no optimizer state in the
-    first epochs. With gradients that are taken away, and not with parameters that do not train,
-    all processes still expect the same ones.
+    As in DINO's code: each tensor's gradient norm is limited, where mmengine's ``clip_grad`` limits
+    the norm of all gradients together; and the head's last layer gets no step, no weight decay
+    and no optimizer state in the first epochs. Its gradients are removed instead of setting
+    ``requires_grad``, so that DistributedDataParallel expects the same gradients in all epochs.
 
     Args:
-        max_norm: largest norm of one tensor's gradient; None leaves gradients as they are.
+        max_norm: largest norm of one tensor's gradient; None for no limit.
         frozen_epochs: epochs without a step of the last layer.
 
     Raises:
@@ -44,7 +44,7 @@ class DINOHook(Hook):
         self._handle: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Stand before the optimizer's step."""
+        """Register a hook before the optimizer's step."""
         model: Any = innermost(runner.model)
         optimizer = runner.optim_wrapper.optimizer
         last_layer = getattr(getattr(model, 'head', None), 'last_layer', None)
@@ -60,7 +60,7 @@ class DINOHook(Hook):
             )
         if getattr(optimizer, '_step_supports_amp_scaling', False):
             raise ValueError('DINOHook needs unscaled gradients: set fused=False in the optimizer')
-        # The teacher follows the optimizer's steps, not the batches that they gather.
+        # The teacher is updated once per optimizer step, which may sum several batches.
         model.teacher.interval = gradients_per_step(runner.optim_wrapper)
         before_step = partial(self._before_step, runner, last_layer)
         self._handle = optimizer.register_step_pre_hook(before_step)

@@ -1,4 +1,4 @@
-"""Randomness as a function of seed, process and step, so that a resumed run is the same run."""
+"""Random numbers computed from seed, process and step, so that a resumed run is the same run."""
 
 import functools
 import logging
@@ -27,45 +27,44 @@ from ...registry import HOOKS, register
 
 __all__ = ['ExactResumeHook']
 
-#: Streams that must not meet.
+#: Separate random streams.
 _STEP, _SAMPLE, _LOADER = range(3)
 
 
 @register(HOOKS)
 class ExactResumeHook(Hook):
-    """A run that is stopped and resumed ends with the bits of one that never stopped.
+    """Gives a resumed run exactly the same weights as a run that never stopped.
 
-    mmengine saves weights, optimizer and schedule, but not the state of the random generators,
-    nor where in the data the run was. Here nothing of that has to be saved, because it follows
-    from the seed: before every iteration the generators of Python, NumPy and torch are seeded
-    from (seed, process, iteration), and before every sample those of its worker from
-    (seed, process, epoch, position). So augmentations also differ from epoch to epoch, as they
-    do not with mmengine's worker seeds and workers that start anew, and do not depend on the
-    number of workers. When resuming, what was trained on is skipped without being loaded, in the
-    middle of an epoch too.
+    mmengine saves weights, optimizer and schedule, but neither the state of the random generators
+    nor the position in the data. Here they need not be saved, because they follow from the seed:
+    before every iteration the generators of Python, NumPy and torch are seeded from (seed,
+    process, iteration), and before every sample those of its worker from (seed, process, epoch,
+    position). So augmentations also differ between epochs (with mmengine's worker seeds and
+    workers that restart each epoch they do not), and do not depend on the number of workers. A
+    resumed run skips the samples already used without loading them, also within an epoch.
 
     In a config: ``custom_hooks=[dict(type='locat_mm.ExactResumeHook')]`` with a fixed
-    ``randomness.seed``. Exact on CPUs; on GPUs as far as the kernels are deterministic. With three
-    processes and more, DDP sums gradients in another order from its second iteration on, unless
-    ``find_unused_parameters=True``; a resumed run begins with a first one, and says so. A run
-    that is resumed on another number of processes, with another batch size or on other data goes
-    on with a warning that says what changed: batches differ. An epoch is taken up at the same part
-    of it.
+    ``randomness.seed``. Exact on CPUs; on GPUs if the kernels are deterministic. With three
+    processes or more, DDP sums gradients in another order from its second iteration on, unless
+    ``find_unused_parameters=True``; a resumed run starts with a first iteration again and logs a
+    warning. A run that is resumed with another number of processes, another batch size or other
+    data continues with a warning that states the change: its batches differ. It continues at the
+    same fraction of the epoch.
 
     Raises:
-        RuntimeError: if the processes are not resumed from the same iteration, as when only one
-            node has the checkpoint.
+        RuntimeError: if the processes do not resume from the same iteration, for example because
+            only one node has the checkpoint.
         ValueError: if the training data is not sampled by a batch sampler around a sampler.
     """
 
-    #: Before hooks that draw numbers or read the loader.
+    #: Before hooks that draw random numbers or use the loader.
     priority = 'VERY_HIGH'
 
     def __init__(self) -> None:
         self._resumed: dict = {}  # meta of the checkpoint
 
     def before_train(self, runner: Runner) -> None:
-        """Seed the data loader by position, and skip what was trained on."""
+        """Seed the samples by their position, and skip those already used."""
         loop: Any = runner.train_loop
         loader: Any = loop.dataloader
         seed = _common_seed(runner)
@@ -77,7 +76,7 @@ class ExactResumeHook(Hook):
         _warn_of_order(runner)
         if not is_by_iter:
             length = self._resumed.get('epoch_length')
-            if length is None:  # mmengine's own checkpoint: saved where an epoch ended
+            if length is None:  # saved by mmengine's hook, at the end of an epoch
                 length = done // epoch if epoch and done % epoch == 0 else len(loader)
             done = (done - epoch * length) * len(loader) // length
             set_iteration(loop, epoch * len(loader) + done)
@@ -85,19 +84,19 @@ class ExactResumeHook(Hook):
             epoch, done = divmod(done, len(loader))
             sampler.set_epoch(epoch)
         sampler.skip(done * loader.batch_sampler.batch_size)
-        if is_by_iter:  # upstream's iterator starts its workers at once: not before this point
+        if is_by_iter:  # a new iterator, because upstream's may have started its workers
             iterator = restart_iterator(loop, epoch)
-            asks_for_all = not hasattr(iterator, 'skip_iter')  # upstream, for what is to be skipped
+            asks_for_all = not hasattr(iterator, 'skip_iter')  # upstream's loop reads what it skips
             loop.dataloader_iterator = _Skipped(iterator, loop.iter if asks_for_all else 0)
         if loop.iter:
             print_log(f'going on after iteration {loop.iter}, batch {done} of its pass', 'current')
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed what the iteration draws: dropout, stochastic depth, mixing of images."""
+        """Seed the random numbers of the iteration: dropout, stochastic depth, mixup."""
         _seed_everything(_mix(_common_seed(runner), _STEP, get_rank(), runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note what batches depend on."""
+        """Record what batches depend on."""
         checkpoint['meta'].update(_circumstances(runner))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -105,7 +104,7 @@ class ExactResumeHook(Hook):
             self._resumed = checkpoint.get('meta', {})
 
     def _warn(self, runner: Runner, is_by_iter: bool) -> None:
-        """Say what is not exact."""
+        """Log what makes the resumed run differ."""
         changes = [
             f'{name} was {self._resumed[name]} and is {value}'
             for name, value in _circumstances(runner).items()
@@ -113,14 +112,14 @@ class ExactResumeHook(Hook):
         ]
         if not changes:
             return
-        text = 'the run goes on with other batches and random numbers than it would have had'
+        text = 'the run continues with other batches and random numbers than without the stop'
         if not is_by_iter and 'epoch_length' in changes[-1]:
-            text += ', and its learning rate, where it is scheduled by iteration, ends elsewhere'
+            text += ', and a learning rate that is scheduled by iteration ends at another value'
         print_log(f'{", ".join(changes)}: {text}', 'current', logging.WARNING)
 
 
 def _circumstances(runner: Runner) -> dict[str, int]:
-    """What batches depend on, beside the seed, which a resumed run takes over."""
+    """What batches depend on, besides the seed, which a resumed run takes from its checkpoint."""
     loader: Any = runner.train_dataloader
     return dict(
         world_size=get_world_size(),
@@ -130,20 +129,20 @@ def _circumstances(runner: Runner) -> dict[str, int]:
 
 
 def _common_seed(runner: Runner) -> int:
-    """The seed of all processes; the rank comes in later, where it belongs."""
+    """The seed that all processes share, without the rank."""
     return int(runner.seed) - (get_rank() if uses_rank_seeds(runner) else 0)
 
 
 def _warn_of_order(runner: Runner) -> None:
-    """DDP rebuilds its buckets after the first iteration, of a resumed run too."""
+    """DDP rebuilds its buckets after the first iteration, also of a resumed run."""
     model: Any = runner.model
     if not runner.iter or get_world_size() < 3 or not isinstance(model, DistributedDataParallel):
         return
     if not model.find_unused_parameters:
         print_log(
             f'{get_world_size()} processes sum the first gradients of a resumed run in another '
-            'order: it goes on up to rounding; exactly with find_unused_parameters=True from the '
-            'start',
+            'order, so it is exact only up to rounding. With find_unused_parameters=True from the '
+            'start it is exact',
             'current',
             logging.WARNING,
         )
@@ -160,7 +159,7 @@ def _check_agreement(iteration: int) -> None:
 
 
 class SeededIndex(int):
-    """An index of a data set that carries where in the data its sample stands."""
+    """An index into a data set together with the numbers that seed its sample."""
 
     where: tuple[int, ...]
 
@@ -174,7 +173,7 @@ class SeededIndex(int):
 
 
 class SeededSampler(Sampler):
-    """Another sampler's indices, each with its seed; the first may be skipped, once."""
+    """Another sampler's indices, each with its seed; can skip the first ones once."""
 
     def __init__(self, sampler: Any, seed: int) -> None:
         self.sampler = sampler
@@ -201,7 +200,7 @@ class SeededSampler(Sampler):
 
 
 class _Skipped:
-    """A loop's iterator whose first batches are not asked for in earnest."""
+    """A loop's iterator that returns None for the first batches, without reading them."""
 
     def __init__(self, iterator: Any, num_batches: int) -> None:
         self.iterator = iterator
@@ -217,7 +216,7 @@ class _Skipped:
         return next(self.iterator)
 
     def skip_iter(self, num_batches: int) -> None:
-        """The sampler has done it."""
+        """Do nothing: the sampler has skipped them."""
 
 
 def _seed_loader(loader: Any, seed: int) -> SeededSampler:
@@ -228,19 +227,19 @@ def _seed_loader(loader: Any, seed: int) -> SeededSampler:
             f'InfiniteSampler get; the training data is sampled by {type(batches).__name__}'
         )
     if hasattr(batches.sampler, 'seed'):
-        batches.sampler.seed = seed  # a resumed seed comes after the loader is built
+        batches.sampler.seed = seed  # a checkpoint's seed is known only after the loader is built
     restart_sampler(batches.sampler)
     batches.sampler = SeededSampler(batches.sampler, seed)
     kind: Any = type(loader.dataset)
     loader.dataset.__class__ = _seeded(kind)
-    # Seeds of workers are drawn from it, which else would shift torch's own numbers.
+    # Seeds of workers are drawn from this generator and not from torch's, which would shift it.
     loader.generator = torch.Generator().manual_seed(_mix(seed, _LOADER) % 2**63)
     return batches.sampler
 
 
 @functools.cache
 def _seeded(base: Any) -> Any:
-    """The data set's class, which seeds before it makes a sample."""
+    """A subclass of the data set's class that seeds before each sample."""
 
     class Seeded(base):
         def __getitem__(self, index: int) -> Any:
@@ -269,14 +268,14 @@ def _is_infinite(sampler: Any) -> bool:
 
 
 def _mix(*numbers: int) -> int:
-    """One 64-bit seed of several numbers."""
+    """One 64-bit seed from several numbers."""
     return int(np.random.SeedSequence([n % 2**64 for n in numbers]).generate_state(1, np.uint64)[0])
 
 
 def _seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    # Not torch.manual_seed: without an initialised GPU it notes a stack trace every time.
+    # Not torch.manual_seed: without an initialised GPU it records a stack trace every time.
     torch.default_generator.manual_seed(seed % 2**63)
     if torch.cuda.is_initialized() and not torch.cuda._is_in_bad_fork():
         torch.cuda.manual_seed_all(seed % 2**63)

@@ -1,7 +1,8 @@
-"""How local a vision transformer is while it learns."""
+"""Logs how local the attention of a vision transformer is during training."""
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -10,7 +11,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ...analysis import AttentionLayer, class_tokens, cls_similarity, find_backbone, find_layers
+from ...analysis import (
+    class_tokens,
+    cls_similarity,
+    find_backbone,
+    find_layers,
+    record_gaug_statistics,
+)
 from ...helpers import innermost
 from ...registry import HOOKS, register
 
@@ -19,9 +26,9 @@ __all__ = ['LocalityHook']
 
 @register(HOOKS)
 class LocalityHook(Hook):
-    """Logs, layer by layer, what GAug learns and how far patches drift toward [CLS].
+    """Logs what GAug learns and how similar patches become to [CLS], for each layer.
 
-    Scalars of mmengine's visualizer, for every attention layer, counted from 0:
+    Scalars of mmengine's visualizer, for each attention layer, counted from 0:
 
     - ``locality/layer03/sigma2``: mean variance of the Gaussians, Σ of the paper (arXiv
       2603.04892), in squared patches, over patches, heads and both axes;
@@ -29,86 +36,81 @@ class LocalityHook(Hook):
     - ``locality/layer03/similarity``: mean cosine similarity of the patches to [CLS] behind the
       layer's block, see :func:`locat_mm.analysis.cls_similarity`.
 
-    A plain model has no Gaussians, and one without class token no similarity. The log gets the
-    same in a line. The values are those of the training forward of one iteration on the main
-    process (with several forwards, as in multi-crop training, their mean). In other iterations
-    nothing is hooked, so these cost nothing; a logged one waits for the device once.
+    A model without GAug has no ``sigma2`` and ``alpha``, one without class token no
+    ``similarity``. The text log gets the same values in one line. They are those of the training
+    forward pass of one iteration on the main process (the mean of several passes, as in
+    multi-crop training). Other iterations have no hooks, so they cost nothing. A logged iteration
+    waits for the device once.
 
     In a config: ``custom_hooks=[dict(type='locat_mm.LocalityHook', interval=100)]``. Not for
     compiled models.
 
     Args:
-        interval: iterations between two.
+        interval: iterations from one log entry to the next.
 
     Raises:
-        ValueError: if ``interval`` is below 1, or the model has nothing that could be logged.
+        ValueError: if ``interval`` is below 1, or the model has neither GAug nor a class token.
     """
 
     def __init__(self, interval: int = 100) -> None:
         if interval < 1:
             raise ValueError(f'interval must be at least 1, got {interval}')
         self.interval = interval
-        self._seen: dict[str, list[Tensor]] = {}
-        self._handles: list[Any] = []
+        self._hooks = ExitStack()
+        self._gaug: dict[str, list[Tensor]] = {}
+        self._similarities: dict[str, list[Tensor]] = {}
 
     def before_train(self, runner: Runner) -> None:
         """Find the layers."""
-        backbone = find_backbone(innermost(runner.model))
-        self._layers = find_layers(backbone)
-        self._num_class_tokens, self._num_prefix_tokens = class_tokens(backbone)
+        self._backbone = find_backbone(innermost(runner.model))
+        self._layers = find_layers(self._backbone)
+        self._num_class_tokens, self._num_prefix_tokens = class_tokens(self._backbone)
         if not self._num_class_tokens and not any(layer.has_gaug for layer in self._layers):
             raise ValueError(
-                f'LocalityHook has nothing to log: {type(backbone).__name__} has neither GAug nor '
-                'a class token'
+                f'LocalityHook has nothing to log: {type(self._backbone).__name__} has neither '
+                'GAug nor a class token'
             )
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Listen, if it is time."""
+        """Start to record if this iteration is logged."""
         if not self.every_n_train_iters(runner, self.interval) or not is_main_process():
             return
-        self._seen = defaultdict(list)
-        for number, layer in enumerate(self._layers):
-            self._listen(f'locality/layer{number:02d}', layer)
+        self._gaug = self._hooks.enter_context(record_gaug_statistics(self._backbone))
+        self._similarities = defaultdict(list)
+        for layer in self._layers:
+            if self._num_class_tokens and layer.block is not None:
+                hook = self._record_similarity(self._similarities[layer.name])
+                self._hooks.callback(layer.block.register_forward_hook(hook).remove)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Log what was heard."""
-        if not self._handles:
+        """Log the recorded values."""
+        self._hooks.close()
+        means: dict[str, Tensor] = {}
+        for number, layer in enumerate(self._layers):
+            prefix = f'locality/layer{number:02d}'
+            if gaug := self._gaug.get(f'{layer.name}.gaug'):
+                mean = torch.stack(gaug).mean(0)
+                means[f'{prefix}/sigma2'], means[f'{prefix}/alpha'] = mean[:2].mean(), mean[2]
+            if similarities := self._similarities.get(layer.name):
+                means[f'{prefix}/similarity'] = torch.stack(similarities).mean()
+        self._gaug, self._similarities = {}, {}
+        if not means:
             return
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        means = torch.stack([torch.stack(values).mean() for values in self._seen.values()])
-        scalars = dict(zip(self._seen, means.tolist(), strict=True))  # the one wait
-        self._seen = {}
-        runner.visualizer.add_scalars(scalars, step=runner.iter + 1)
+        values = torch.stack(list(means.values())).tolist()  # the one wait for the device
+        runner.visualizer.add_scalars(dict(zip(means, values, strict=True)), step=runner.iter + 1)
         groups = defaultdict(list)
-        for name, value in scalars.items():
+        for name, value in zip(means, values, strict=True):
             groups[name.rpartition('/')[2]].append(f'{value:.3g}')
-        text = '; '.join(f'{name} {" ".join(values)}' for name, values in groups.items())
+        text = '; '.join(f'{name} {" ".join(group)}' for name, group in groups.items())
         runner.logger.info(f'locality of the layers at iteration {runner.iter + 1}: {text}')
 
-    def _listen(self, prefix: str, layer: AttentionLayer) -> None:
-        if layer.has_gaug:
-            hook = self._keep_gaussians(prefix)
-            self._handles.append(layer.attn.gaug.register_forward_hook(hook))
-        if self._num_class_tokens and layer.block is not None:
-            hook = self._keep_similarity(f'{prefix}/similarity')
-            self._handles.append(layer.block.register_forward_hook(hook))
-
-    def _keep_gaussians(self, prefix: str) -> Callable:
-        def hook(gaug: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
-            for name, values in zip(('sigma2', 'alpha'), output, strict=True):
-                self._seen[f'{prefix}/{name}'].append(values.detach().float().mean())
-
-        return hook
-
-    def _keep_similarity(self, name: str) -> Callable:
+    def _record_similarity(self, similarities: list[Tensor]) -> Callable:
         def hook(block: nn.Module, args: tuple, tokens: Tensor) -> None:
             similarity = cls_similarity(
                 tokens.detach(), self._num_prefix_tokens, self._num_class_tokens
             )
-            self._seen[name].append(similarity.mean())
+            similarities.append(similarity.mean())
 
         return hook

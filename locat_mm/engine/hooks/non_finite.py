@@ -1,4 +1,4 @@
-"""Losses, gradients and weights that are not finite: what is done, and where they began."""
+"""Losses, gradients and weights that are not finite: the steps and runs that they stop."""
 
 import logging
 import math
@@ -27,27 +27,27 @@ __all__ = ['NonFiniteHook']
 
 @register(HOOKS)
 class NonFiniteHook(Hook):
-    """Keeps NaN and infinity out of the weights, stops a run that makes them, and says where.
+    """Keeps NaN and infinity out of the weights, stops such runs, and finds the source.
 
-    A step whose gradients are not finite is not taken, so that the weights stay good. After
-    ``max_consecutive`` iterations in a row with such gradients or with such a loss the run ends;
-    at once, if the weights or buffers themselves are not finite. The last batch is then run again
-    with the same random numbers (:class:`ExactResumeHook`'s), and the error names what went bad
-    first: an image, a parameter, a module's output, the loss or a gradient, and the last good
-    checkpoint. Weights that are not finite are never saved.
+    The optimizer skips a step whose gradients are not finite, so the weights stay finite. After
+    ``max_consecutive`` iterations in a row with such gradients or such a loss the run ends; it
+    ends at once if weights or buffers are not finite. The last batch then runs again with the
+    same random numbers (those of :class:`ExactResumeHook`). The error names the first tensor that
+    was not finite (an image, a parameter, a module's output, the loss or a gradient) and the last
+    good checkpoint. Weights that are not finite are never saved.
 
-    What ``GradScaler`` of mixed precision leaves out, since gradients overflowed under a finite
-    loss, is not counted: it lowers its scale.
+    Steps that ``GradScaler`` (mixed precision) skips because gradients overflowed under a finite
+    loss do not count: it lowers its scale.
 
-    Every step waits for the gradient's norm, as ``clip_grad`` does; mmengine waits for the loss in
+    Every step waits for the gradient's norm, as with ``clip_grad``; mmengine waits for the loss in
     every iteration anyway.
 
     In a config: ``custom_hooks=[dict(type='locat_mm.NonFiniteHook')]``.
 
     Args:
         max_consecutive: iterations in a row with a loss or gradients that are not finite.
-        check_interval: iterations between the times that several processes ask each other; all
-            of them stop there. A single process does not wait.
+        check_interval: with several processes, iterations between two checks whether one of them
+            must stop; then all stop. A single process stops at once.
 
     Raises:
         ValueError: if one of the two is below 1.
@@ -81,25 +81,25 @@ class NonFiniteHook(Hook):
 
     @torch.compiler.disable
     def _before_step(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-        """Turn a step with gradients that are not finite into none."""
+        """Prevent a step with gradients that are not finite."""
         self._stepped = True
         if getattr(optimizer, 'found_inf', None) is not None:
-            return  # a fused optimizer that GradScaler has told itself
+            return  # a fused optimizer, which skips the step as GradScaler tells it
         parameters = (p for group in optimizer.param_groups for p in group['params'])
         norm = get_total_norm([p.grad for p in parameters if p.grad is not None])
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         if not math.isfinite(norm):
             self._refused = True
-            optimizer.zero_grad(set_to_none=True)  # without a gradient nothing moves
+            optimizer.zero_grad(set_to_none=True)  # parameters without a gradient do not change
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Count, and stop where it is too much.
+        """Count iterations that are not finite, and stop after too many.
 
         Raises:
-            FloatingPointError: then; in every process.
+            FloatingPointError: after too many; in every process.
         """
         losses = {
             name: float(value.detach() if isinstance(value, Tensor) else value)
@@ -108,7 +108,7 @@ class NonFiniteHook(Hook):
         }
         bad = [f'{name} is {value}' for name, value in losses.items() if not math.isfinite(value)]
         if self._refused:
-            bad.append('gradients are not finite, so this step was left out')
+            bad.append('gradients are not finite, so this step was skipped')
         if bad:
             self._in_a_row += 1
             self._is_damaged |= bool(bad_state(runner.model))
@@ -125,10 +125,10 @@ class NonFiniteHook(Hook):
             raise FloatingPointError(self._explain(runner, batch_idx, data_batch))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Look at the weights.
+        """Check the weights.
 
         Raises:
-            FloatingPointError: if they are not finite; nothing is saved then.
+            FloatingPointError: if they are not finite; the checkpoint is not saved then.
         """
         weights = checkpoint['state_dict'], checkpoint.get('ema_state_dict', {})
         buffers = _buffers(runner)
@@ -152,23 +152,23 @@ class NonFiniteHook(Hook):
         for hook in runner.hooks:
             if isinstance(hook, ExactResumeHook):
                 hook.before_train_iter(runner, batch_idx, data_batch)
-        # Each process, since layers such as SyncBN wait for all.
+        # In every process, because layers such as SyncBN wait for all.
         sources = all_gather_object(find_source(runner.model, data_batch, runner.optim_wrapper))
         checkpoint = _last_good_checkpoint(runner) if is_main_process() else ''
         checkpoint = all_gather_object(checkpoint)[0]
-        first = min(stage for stage, _ in sources)  # what other processes see follows from it
+        first = min(stage for stage, _ in sources)  # later stages in other processes follow from it
         origin = '; '.join(
             text if len(sources) == 1 else f'{text} (process {rank})'
             for rank, (stage, text) in enumerate(sources)
             if text and stage == first
         ) or (
-            'not found: run again, the same batch gives finite numbers. That points to a device '
-            'that errs, to kernels that are not deterministic or, without ExactResumeHook, to '
+            'not found: the same batch, run again, gives finite numbers. Possible reasons: a '
+            'faulty device, kernels that are not deterministic or, without ExactResumeHook, other '
             'random numbers'
         )
         return (
             f'iteration {runner.iter + 1}: losses or gradients are not finite. First to be so: '
-            f'{origin}. {checkpoint} Resumed unchanged, an exact run comes here again: change the '
+            f'{origin}. {checkpoint} A run that is resumed unchanged fails here again: change the '
             'data, the learning rate or the precision first.'
         )
 

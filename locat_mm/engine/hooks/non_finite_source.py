@@ -1,4 +1,4 @@
-"""Where numbers that are not finite begin."""
+"""Find the first tensor that is not finite in a training iteration."""
 
 import math
 from collections.abc import Iterable, Mapping, Set
@@ -16,24 +16,25 @@ __all__ = ['bad_names', 'bad_state', 'find_source']
 
 
 def find_source(model: nn.Module, data_batch: Any, optim_wrapper: Any) -> tuple[int, str]:
-    """What is the first to be not finite when a batch is trained on again, without a step.
+    """Run a batch forward and backward, without a step, and find the first non-finite tensor.
 
     Args:
-        model: with the weights that the batch met, possibly wrapped.
-        data_batch: as the data loader gave it.
-        optim_wrapper: whose context (mixed precision) the batch runs in.
+        model: with the weights of that iteration, possibly wrapped.
+        data_batch: from the data loader.
+        optim_wrapper: its context (mixed precision) is used.
 
     Returns:
-        how late in the iteration it is, and its name; ``''`` if everything is finite.
+        the stage of the iteration, as a number that grows with time, and the tensor's name;
+        ``''`` if everything is finite.
     """
     if isinstance(optim_wrapper, OptimWrapperDict):
-        return 0, 'not looked for, since the model steps several optimizers'
+        return 0, 'not searched for, because the model steps several optimizers'
     inputs, state = _bad_inputs(data_batch), bad_state(model)
     model = innermost(model)
     model.zero_grad(set_to_none=True)
     watch = _FirstNonFinite(model)
-    try:  # whatever is known already: sharded processes wait for each other
-        # The class's: mmengine's compile=True replaces the instance's.
+    try:  # also if the source is known already: sharded processes wait for each other
+        # The class's method, because mmengine's compile=True replaces the instance's.
         losses = type(model).train_step(model, data_batch, _Rehearsal(optim_wrapper))  # type: ignore
     finally:
         watch.remove()
@@ -54,7 +55,7 @@ def find_source(model: nn.Module, data_batch: Any, optim_wrapper: Any) -> tuple[
 
 
 class _Rehearsal:
-    """In place of an optimizer wrapper: gradients, but no step."""
+    """Replaces an optimizer wrapper: computes gradients and takes no step."""
 
     def __init__(self, optim_wrapper: Any) -> None:
         self.optim_context = optim_wrapper.optim_context
@@ -64,7 +65,7 @@ class _Rehearsal:
 
 
 class _FirstNonFinite:
-    """Notes the first tensor that is not finite, between modules, forward and backward."""
+    """Records the first non-finite tensor between modules, in the forward and backward pass."""
 
     def __init__(self, model: nn.Module) -> None:
         self.first: str | None = None
@@ -109,7 +110,7 @@ class _FirstNonFinite:
 
 
 def _is_bad(value: Any) -> bool:
-    """Whether a tensor holds NaN or infinity; negative infinity alone is a mask's."""
+    """Whether a tensor holds NaN or +infinity; attention masks contain -infinity."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return False
     value = value.detach()
@@ -119,7 +120,7 @@ def _is_bad(value: Any) -> bool:
 
 
 def bad_names(state: Mapping[str, Any], buffers: Set[str] = frozenset()) -> list[str]:
-    """Names of what is not finite; a buffer may hold infinity, as that of an observer does."""
+    """Names of non-finite tensors; a buffer may hold infinity, as in quantization observers."""
     return [
         name
         for name, value in state.items()
@@ -135,12 +136,12 @@ def bad_state(model: nn.Module) -> list[str]:
 
 
 def _bad_inputs(data_batch: Any) -> list[str]:
-    """Position and file of the images that are not finite."""
+    """Positions and files of images that are not finite."""
     if not isinstance(data_batch, Mapping):
         return [f'tensor {i}' for i, x in enumerate(tree_leaves(data_batch)) if _is_bad(x)]
     samples = data_batch.get('data_samples') or ()
     images: Any = data_batch.get('inputs', ())
-    # Several views of every image come as a list of batches.
+    # Several views of each image come as a list of batches.
     is_views = isinstance(images, (list, tuple)) and any(getattr(x, 'ndim', 0) == 4 for x in images)
     views: Iterable = images if is_views else [images]
     bad = sorted(

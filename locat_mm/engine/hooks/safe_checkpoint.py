@@ -1,4 +1,4 @@
-"""Checkpoints that a kill, a full disk or a preemption cannot take away."""
+"""Checkpoints that survive a kill, a full disk or a preemption."""
 
 import atexit
 import multiprocessing
@@ -22,14 +22,14 @@ from ...registry import HOOKS, register
 
 __all__ = ['SafeCheckpointHook']
 
-#: Of a process that a SIGTERM ended.
+#: Exit code of a process that a SIGTERM ended.
 PREEMPTED = 128 + signal.SIGTERM
-#: The file that it saved.
+#: Name of the checkpoint that it saved.
 _PREEMPTED_NAME = re.compile(r'epoch_\d+_iter_\d+\.pth')
 
 
 class _RemovingLater(AtomicBackend):
-    """Notes what is to be removed."""
+    """Collects the files to remove, and removes none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,27 +41,26 @@ class _RemovingLater(AtomicBackend):
 
 @register(HOOKS)
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's ``CheckpointHook`` that never has less than one whole checkpoint on disk.
+    """mmengine's ``CheckpointHook`` that always keeps at least one whole checkpoint on disk.
 
-    A file is written beside its place, synced and renamed, and an old one goes only when the
-    new one stands. On SIGTERM, which Slurm sends before it preempts a job, training saves after
-    the running iteration and exits with 143; ``--resume`` goes on from there, in the middle of
-    an epoch if need be (exactly, with :class:`ExactResumeHook`). A SIGTERM during validation
-    waits for its end. With several processes it does not matter how many of them get the signal:
-    one saves and all exit. What a SIGTERM saved goes with the next regular checkpoint, unless all
-    are kept.
+    A file is written under a temporary name, synced and renamed; an old file is removed only after
+    the new one is complete. On SIGTERM, which Slurm sends before it preempts a job, training saves
+    after the current iteration and exits with 143; ``--resume`` continues from there, also within
+    an epoch (exactly, with :class:`ExactResumeHook`). A SIGTERM during validation takes effect
+    after it. With several processes any of them may get the signal: one saves and all exit. The
+    next regular checkpoint replaces the one saved on SIGTERM, unless all are kept.
 
-    A run that is resumed from where a validation was due validates first: the kill may have cut
-    that short.
+    A run that is resumed from an iteration where validation is due validates first, because the
+    kill may have interrupted that validation.
 
     Remote files (``out_dir`` with a scheme, or ``backend_args``) are written by mmengine's
     backend for them.
 
     Args:
         *args, **kwargs: as for ``CheckpointHook``.
-        save_on_sigterm: False leaves SIGTERM alone.
-        sigterm_interval: iterations between the times that several processes ask each other for
-            signals.
+        save_on_sigterm: False leaves SIGTERM unhandled.
+        sigterm_interval: with several processes, iterations between two checks whether one of
+            them got the signal.
 
     Raises:
         ValueError: if ``sigterm_interval`` is below 1.
@@ -75,25 +74,25 @@ class SafeCheckpointHook(CheckpointHook):
             raise ValueError(f'sigterm_interval must be positive, got {sigterm_interval}')
         self.save_on_sigterm = save_on_sigterm
         self.sigterm_interval = sigterm_interval
-        self.file_backend: Any = None  # before_train finds it
+        self.file_backend: Any = None  # set in before_train
         self._terminated = False
         self._position: dict[str, int] = {}  # of the checkpoint that is being saved
         self._handler_before: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Prepare the folder, and listen for SIGTERM."""
+        """Clean the folder up, and handle SIGTERM from now on."""
         super().before_train(runner)
-        # The base class has forgotten it, and would then save no best score before the next save.
+        # The base class loses it on resuming, and would save no best score before the next save.
         self.last_ckpt = runner.message_hub.runtime_info.get('last_ckpt')
         if type(self.file_backend) is LocalBackend:
             self.file_backend = AtomicBackend()
             self.backend_args = dict(backend='locat_mm_atomic')
             if is_main_process():
-                for leftover in Path(self.out_dir).glob('.*.tmp'):  # of a kill in mid-save
+                for leftover in Path(self.out_dir).glob('.*.tmp'):  # from a kill while saving
                     leftover.unlink(missing_ok=True)
-                # A kill after the save may have come before the removal.
+                # A kill may have come after the save and before the removal.
                 self._remove(runner.message_hub.runtime_info.get('outdated_ckpt_id'))
-        # Python hands signals to the main thread alone.
+        # Python allows signal handlers only in the main thread.
         if self.save_on_sigterm and threading.current_thread() is threading.main_thread():
             self._handler_before = signal.signal(signal.SIGTERM, self._on_sigterm)
             for loop in (runner.train_loop, runner.val_loop):
@@ -103,7 +102,7 @@ class SafeCheckpointHook(CheckpointHook):
                     )
             atexit.register(_end_workers)
         if runner.iter and runner.val_loop is not None and validation_is_due(runner.train_loop):
-            runner.logger.info('a validation is due where this run goes on')
+            runner.logger.info('a validation is due at this iteration')
             runner.val_loop.run()
 
     def after_train(self, runner: Runner) -> None:
@@ -115,7 +114,7 @@ class SafeCheckpointHook(CheckpointHook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None
     ) -> None:
-        """Save where the interval says; after a SIGTERM save and exit.
+        """Save at the interval; after a SIGTERM save and exit.
 
         Raises:
             SystemExit: 143, after a SIGTERM.
@@ -124,14 +123,14 @@ class SafeCheckpointHook(CheckpointHook):
         if self._must_stop(runner):
             name = f'epoch_{runner.epoch}_iter_{runner.iter + 1}.pth'
             self._save(runner, name, dict(epoch=runner.epoch, iter=runner.iter + 1))
-            barrier()  # a launcher may kill all soon after the first has gone
+            barrier()  # a launcher may kill all processes soon after the first exits
             runner.logger.warning(
-                f'SIGTERM: saved {name} and stopped; the same command with --resume goes on'
+                f'SIGTERM: saved {name} and stopped; the same command with --resume continues'
             )
             raise SystemExit(PREEMPTED)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Where the run stands: FlexibleRunner puts the end of an epoch in its place."""
+        """Record the position of the run, which FlexibleRunner replaces by the end of the epoch."""
         checkpoint['meta'].update(self._position)
 
     def _on_sigterm(self, number: int, frame: Any) -> None:
@@ -145,7 +144,7 @@ class SafeCheckpointHook(CheckpointHook):
             return self._terminated
         if not self.save_on_sigterm:
             return False
-        # In steps of the optimizer, or with 16 gradients a step it would be every 80th iteration.
+        # Counted in optimizer steps: with 16 gradients per step, 10 iterations would become 80.
         gradients = gradients_per_step(runner.optim_wrapper)
         if step % (gradients * max(1, self.sigterm_interval // gradients)):
             return False
@@ -180,7 +179,7 @@ class SafeCheckpointHook(CheckpointHook):
             AtomicBackend().put_text(self.last_ckpt, Path(runner.work_dir) / 'last_checkpoint')
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """The base class's, in another order: the old file goes last."""
+        """Like the base class, but remove the old file last."""
         outdated = None
         kept = self.keep_ckpt_ids if self.max_keep_ckpts > 0 else None
         if kept is not None and not (kept and kept[-1] == step):
@@ -224,19 +223,21 @@ class SafeCheckpointHook(CheckpointHook):
             self.file_backend = backend
         best = {getattr(self, 'best_ckpt_path', None)}
         best |= {*getattr(self, 'best_ckpt_path_dict', {}).values()}
-        for path in outdated:  # only if nothing was raised
-            if path not in best:  # written anew, under the same name
+        for path in outdated:  # reached only without an error
+            if path not in best:  # saved again under the same name
                 backend.remove(path)
 
 
 def _gradients_wait(runner: Runner, step: int) -> bool:
-    """Whether gradients wait for more batches after so many iterations; no checkpoint has them."""
+    """Whether gradients of this step are still being summed; checkpoints do not contain them."""
     return step % gradients_per_step(runner.optim_wrapper) != 0 and step < runner.max_iters
 
 
 class _IgnoreFirstSigterm:
-    """Starts workers that outlive the SIGTERM which a whole job gets, or training could not go on
-    until it has saved. A second one, such as PyTorch's own on shutting down, ends them.
+    """Initialises workers that ignore the first SIGTERM.
+
+    A whole job gets the signal, and training needs the workers until it has saved. A second
+    SIGTERM, such as PyTorch's own at shutdown, ends them.
     """
 
     def __init__(self, init_fn: Any) -> None:
@@ -253,8 +254,8 @@ def _ignore_once(number: int, frame: Any) -> None:
 
 
 def _end_workers() -> None:
-    """Workers that still wait when Python exits, which would send them that first SIGTERM."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler takes it for a crash
+    """Kill waiting workers when Python exits, which would send them only their first SIGTERM."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler would report a crash
     for process in multiprocessing.active_children():
         if process.daemon:
             process.kill()

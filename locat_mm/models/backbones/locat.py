@@ -1,4 +1,4 @@
-"""LocAt around any registered backbone, as one entry of a config."""
+"""GAug in any registered backbone, from a config."""
 
 from typing import Any
 
@@ -17,16 +17,15 @@ def LocAt(
     init_cfg: dict | list | None = None,
     **options,
 ) -> nn.Module:
-    """Build a backbone and attach GAug to it; what comes out is the backbone itself.
+    """Build a backbone, attach GAug to it, and return the backbone itself.
 
     ``backbone=dict(type='locat_mm.LocAt', backbone=dict(type='VisionTransformer', ...))``. The
     host's own ``init_cfg`` loads its weights, with its keys.
 
     Args:
-        backbone: config of any registered backbone; its type is looked up where the config's
-            other types are.
-        pretrained, init_cfg: the backbone's, for those who set them from outside, as mmseg's
-            segmentors and ``--cfg-options`` do.
+        backbone: config of any registered backbone. Its type is resolved in the config's scope.
+        pretrained, init_cfg: the backbone's. mmseg's segmentors and ``--cfg-options`` set them
+            here, outside of the inner config.
         **options: see :func:`locat_mm.attach`.
 
     Returns:
@@ -34,8 +33,8 @@ def LocAt(
 
     Raises:
         TypeError: if ``backbone`` is no config, or its attention is not supported.
-        ValueError: as :func:`locat_mm.attach`; or if the backbone's config has such an argument
-            already.
+        ValueError: as :func:`locat_mm.attach`; or if ``pretrained`` or ``init_cfg`` is in the
+            backbone's config too.
     """
     if not isinstance(backbone, dict) or 'type' not in backbone:
         raise TypeError(f'backbone must be a config with a type, got {backbone!r}')

@@ -11,7 +11,6 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from ...helpers import check_choice
-from ...layers import add_gaug
 from ...registry import MODELS, register
 from .base import TokenBackbone
 from .locat_vit import LocAtViT
@@ -20,14 +19,14 @@ __all__ = ['JumboBlock', 'LocAtJumbo']
 
 
 class JumboBlock(Block):
-    """timm's pre-norm ``Block`` whose class tokens have an MLP of their own, as one wide token.
+    """timm's pre-norm ``Block`` with a separate MLP for the class tokens, joined to one wide token.
 
     Args:
         dim: channels C of a token.
         num_heads: heads of the attention.
-        num_jumbo_tokens: class tokens J at the front.
+        num_jumbo_tokens: number J of class tokens at the front.
         init_values: initial value of the layer scale.
-        drop_path: stochastic depth.
+        drop_path: stochastic depth rate.
         kwargs: of timm's ``Block``.
     """
 
@@ -53,8 +52,8 @@ class JumboBlock(Block):
         """
         Args:
             x: tokens ``[B, N, C]``, the J class tokens first.
-            jumbo_mlp: ``[B, J·C]`` to ``[B, J·C]``, one for all blocks.
-            grid_size: patches along (rows, columns), for GAug; None if the attention has none.
+            jumbo_mlp: ``[B, J·C]`` to ``[B, J·C]``, the same module in all blocks.
+            grid_size: patches along (rows, columns), for GAug. None for attention without GAug.
 
         Returns:
             tokens ``[B, N, C]``.
@@ -72,14 +71,14 @@ class JumboBlock(Block):
 class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[misc]
     """A Jumbo vision transformer with GAug in every attention layer.
 
-    J class tokens attend as tokens of width C and pass an MLP as one token of width J·C,
-    whose weights all blocks share. Parts are timm's; keys are the authors'. With
-    ``gaug=False`` it is the plain Jumbo, whose patches have no final norm.
+    J class tokens attend as tokens of width C. They pass through an MLP as one token of width
+    J·C; all blocks share the weights of this MLP. The keys are the authors'. With ``gaug=False``
+    it is the plain Jumbo, whose patches have no final norm.
 
     Args:
-        num_jumbo_tokens: class tokens J.
+        num_jumbo_tokens: number J of class tokens.
         out_type: ``'raw'`` all tokens [B, N, C], ``'cls_token'`` the class tokens side by side
-            [B, J·C], ``'featmap'`` [B, C, H, W], ``'avg_featmap'`` the mean patch [B, C].
+            [B, J·C], ``'featmap'`` [B, C, H, W], ``'avg_featmap'`` the mean of the patches [B, C].
         final_norm: apply the final LayerNorm over J·C to the last block's class tokens and,
             with ``gaug``, another to its patches.
         layer_scale: initial value of the layer scale.
@@ -92,6 +91,7 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
     """
 
     ARCHS = LocAtViT.ARCHS
+    FINAL_NORMS = (*TokenBackbone.FINAL_NORMS, 'norm_patches')
 
     def __init__(
         self,
@@ -122,20 +122,17 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
             img_size=img_size,
             patch_size=patch_size,
             in_chans=in_channels,
-            num_classes=0,
             global_pool='',
             pos_embed='learn' if pos_embed == 'learned' else 'none',
             no_embed_class=True,
-            final_norm=False,  # ours is wider
+            final_norm=False,  # Jumbo's norm is wider, see below
             init_values=layer_scale,
             drop_path_rate=drop_path_rate,
-            dynamic_img_size=True,
-            dynamic_img_pad=True,
             block_fn=partial(JumboBlock, num_jumbo_tokens=num_jumbo_tokens),  # type: ignore[arg-type]
             weight_init='skip',
+            **self.HOST_OPTIONS,
             **arch,
         )
-        self._check_img_size()
         embed_dim = arch['embed_dim']
         width = num_jumbo_tokens * embed_dim
         self.cls_token = nn.Parameter(torch.empty(1, num_jumbo_tokens, embed_dim))
@@ -144,11 +141,11 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
         if final_norm:
             self.norm = LayerNorm(width, eps=1e-5)
         self.norm_patches = LayerNorm(embed_dim, eps=1e-5) if final_norm and gaug else nn.Identity()
-        self.weight_init_mode = ''  # timm's default scheme, which 'skip' had switched off
+        self.weight_init_mode = ''  # timm's default scheme, in place of 'skip'
         self.init_weights(needs_reset=False)
-        if gaug:
-            add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
-        self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
+        self._configure(
+            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+        )
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
         return self._pos_embed(x), [dict(jumbo_mlp=self.jumbo_mlp) for _ in self.blocks]
@@ -156,18 +153,13 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
     def _norm_tokens(self, x: Tensor) -> Tensor:
         jumbo, patches = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
         wide = self.norm(jumbo.flatten(1))
-        # Together, so that neither norm is without a gradient whatever is read.
+        # Both norms run for every out_type, so both always get a gradient.
         return torch.cat([wide.view_as(jumbo), self.norm_patches(patches)], dim=1)
 
-    def _read_class(self, x: Tensor) -> Tensor:
+    def read_class(self, x: Tensor) -> Tensor:
+        """The class tokens side by side, ``[B, J·C]``, of tokens ``[B, N, C]``."""
         return x[:, : self.num_prefix_tokens].flatten(1)
 
-    def _unused(self) -> list[nn.Module]:
-        unused = super()._unused()
-        return [*unused, self.norm_patches] if unused else unused
-
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """As :meth:`LocAtViT.get_layer_depth`; the shared MLP belongs to the last block."""
-        if param_name.startswith(f'{prefix}jumbo_mlp.'):
-            return len(self.blocks), len(self.blocks) + 2
-        return super().get_layer_depth(param_name, prefix)
+    def _find_depth(self, name: str) -> int | None:
+        # The shared MLP belongs to the last block.
+        return len(self.blocks) if name.startswith('jumbo_mlp.') else super()._find_depth(name)

@@ -1,5 +1,6 @@
-"""LocAtRoPEViT and its plain baseline on timm's ``Eva`` (arXiv 2603.04892; mixed rotary
-embedding: arXiv 2403.13298).
+"""LocAtRoPEViT and its plain baseline on timm's ``Eva``.
+
+arXiv 2603.04892; mixed rotary embedding: arXiv 2403.13298.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from mmengine.model import BaseModule
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from ...layers import add_gaug
 from ...registry import MODELS, register
 from .base import TokenBackbone
 from .locat_vit import LocAtViT
@@ -22,20 +22,20 @@ __all__ = ['LocAtRoPEViT']
 class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
     """A vision transformer with mixed rotary embedding and GAug in every attention layer.
 
-    Every block and head learns its own rotation frequencies; there is no absolute position
-    embedding. GAug reads the query before it is rotated. The host is timm's ``Eva`` as in
-    ``vit_*_patch16_rope_mixed_224``, so its checkpoints and the authors' load with unchanged
-    keys. With ``gaug=False`` it is the plain RoPEViT.
+    Each head of each block learns its own rotation frequencies. There is no absolute position
+    embedding. GAug reads the query before its rotation. The host is timm's ``Eva`` as in
+    ``vit_*_patch16_rope_mixed_224``. The keys are those of timm and of the authors, so their
+    checkpoints load. With ``gaug=False`` it is the plain RoPEViT.
 
     Args:
         arch, img_size, patch_size, in_channels, gaug, class_token, num_registers,
             drop_path_rate, out_indices, out_type, final_norm, frozen, attention_backend,
             grad_checkpointing, init_cfg: see :class:`LocAtViT`.
-        rope_temperature: base of the frequencies that the random initialisation draws.
+        rope_temperature: base of the random initial frequencies.
         layer_scale: initial value of the layer scale.
 
     Raises:
-        ValueError: as :class:`LocAtViT`; also if the head width is not divisible by 4.
+        ValueError: as :class:`LocAtViT`; also if the width of a head is not divisible by 4.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -73,7 +73,6 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
             img_size=img_size,
             patch_size=patch_size,
             in_chans=in_channels,
-            num_classes=0,
             global_pool='',
             attn_type='rope',
             init_values=layer_scale,
@@ -88,14 +87,12 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
             use_fc_norm=final_norm and pooled,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             drop_path_rate=drop_path_rate,
-            dynamic_img_size=True,
-            dynamic_img_pad=True,
+            **self.HOST_OPTIONS,
             **arch,
         )
-        self._check_img_size()
-        if gaug:
-            add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
-        self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
+        self._configure(
+            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+        )
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
         x, rope = self._pos_embed(x)  # rope: [blocks, heads, H·W, 2·head_dim]

@@ -1,5 +1,6 @@
-"""LocAtSwin and its plain baseline on timm's ``SwinTransformer`` (arXiv 2603.04892; Swin:
-arXiv 2103.14030).
+"""LocAtSwin and its plain baseline on timm's ``SwinTransformer``.
+
+arXiv 2603.04892; Swin: arXiv 2103.14030.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from timm.layers import to_2tuple
 from timm.models.swin_transformer import SwinTransformer
 from torch import Tensor, nn
 
-from ...layers import add_gaug
 from ...registry import MODELS, register
 from .base import HostedBackbone
 
@@ -21,38 +21,31 @@ __all__ = ['LocAtSwin']
 class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[misc]
     """timm's Swin transformer with GAug inside every window.
 
-    The Gaussian bias adds to the relative position bias; its reference grid is each block's
-    own window, which is smaller than ``window_size`` where the map is. The host is timm's, so
-    its checkpoints and the authors' load with unchanged keys. With ``gaug=False`` it is the
-    plain Swin. Images of any size are taken, unless ``strict_img_size``; a side that is no
-    multiple of the patch is zero-padded on the right and at the bottom.
+    The Gaussian bias adds to the relative position bias. GAug's reference grid is the window of
+    each block. A window is smaller than ``window_size`` on a smaller map. The keys are those of
+    timm and of the authors, so their checkpoints load. With ``gaug=False`` it is the plain Swin.
+    Images may have any size, unless ``strict_img_size``. A side that is no multiple of the patch
+    is zero-padded on the right or at the bottom.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` or a dict with ``embed_dim`` (of the first
-            stage; it doubles from stage to stage), ``depths`` and ``num_heads`` (per stage).
-        img_size: pixels (int or (H, W)) that the windows are laid out for.
-        patch_size: pixels per patch side.
-        in_channels: channels of the image.
-        window_size: patches along a window's side.
+            stage; each stage doubles it), ``depths`` and ``num_heads`` (per stage).
+        img_size: pixels (int or (H, W)) that the windows are built for.
+        window_size: side of a window in patches (int or (H, W)).
         strict_img_size: refuse images of another size than ``img_size``.
-        gaug: add the Gaussian bias to every attention layer.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
-        out_indices: stage or stages whose output is returned; negative counts from the end.
-            Stages after the last one are not run and get no gradient.
+        out_indices: stage or stages whose output is returned. Negative indices count from the
+            end. The stages after the last one do not run and need no gradient.
         out_type: ``'raw'`` all positions [B, H·W, C], ``'featmap'`` [B, C, H, W],
             ``'avg_featmap'`` their mean [B, C].
-        final_norm: apply the final LayerNorm to the last stage's output. Other stages are
-            never normed.
-        frozen: no gradients and eval mode, whatever ``.train()`` says.
-        attention_backend: see :func:`locat_mm.ops.gaussian_attention`; needs ``gaug``.
-        grad_checkpointing: recompute each block in the backward pass to save memory.
-        init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is
-            strict: a file that does not fit is an error.
+        final_norm: apply the final LayerNorm to the last stage's output. Outputs of other stages
+            have no norm.
+        patch_size, in_channels, gaug, drop_path_rate, frozen, attention_backend,
+            grad_checkpointing, init_cfg: see :class:`LocAtViT`.
 
     Raises:
-        ValueError: for an unknown arch, out_type or backend, an index out of range, stages
-            that ``depths`` and ``num_heads`` count differently, a width not divisible by the
-            heads, an image smaller than a patch, a window below 1.
+        ValueError: for an unknown arch, out_type or backend, an index out of range, ``depths``
+            and ``num_heads`` of different lengths, a width that the heads do not divide, an image
+            smaller than a patch, or a window below 1.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -62,6 +55,10 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
         'base': dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32)),
     }
     OUT_TYPES = ('raw', 'featmap', 'avg_featmap')
+    STAGES = 'layers'
+    FINAL_NORMS = ('norm',)
+
+    layers: Any
 
     def __init__(
         self,
@@ -96,19 +93,13 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
             drop_path_rate=drop_path_rate,
             **arch,
         )
-        self._check_img_size()
         self.strict_img_size = strict_img_size
-        self.patch_embed.dynamic_img_pad = not strict_img_size  # type: ignore[assignment]
+        self.patch_embed.dynamic_img_pad = not strict_img_size
         if not final_norm:
             self.norm = nn.Identity()
-        if gaug:
-            add_gaug(self, backend=attention_backend)
-        self.set_grad_checkpointing(grad_checkpointing)
-        self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
-
-    @property
-    def _num_outputs(self) -> int:
-        return len(self.layers)
+        self._configure(
+            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+        )
 
     def _forward(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.strict_img_size and x.shape[-2:] != self.patch_embed.img_size:
@@ -116,7 +107,7 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
                 f'strict_img_size=True and img_size={self.patch_embed.img_size} refuse an image '
                 f'of {x.shape[-2]}×{x.shape[-1]} pixels'
             )
-        x = self.patch_embed(x)  # [B, H, W, C]
+        x = self._embed_patches(x)  # [B, H, W, C]
         outputs = []
         for index in range(self.out_indices[-1] + 1):
             x = self.layers[index](x)
@@ -133,32 +124,18 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
             return x.permute(0, 3, 1, 2).contiguous()
         return x.mean(dim=(1, 2))
 
-    def _unused(self) -> list[nn.Module]:
-        last = self.out_indices[-1]
-        return [] if last == len(self.layers) - 1 else [self.layers[last + 1 :], self.norm]
+    def _count_blocks(self) -> int:
+        return sum(len(stage.blocks) for stage in self.layers)
 
-    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """Depth of a parameter for layer-wise learning-rate decay (mmpretrain's contract).
-
-        Args:
-            param_name: full name in the model.
-            prefix: what stands before this backbone's names, e.g. ``'backbone.'``.
-
-        Returns:
-            (depth, number of depths): 0 for the patch embedding, i + 1 for the i-th block
-            counted through all stages, the last for everything after. Merging patches belongs
-            to the first block of its stage.
-        """
-        stages: Any = self.layers
-        depths = [len(stage.blocks) for stage in stages]
-        num_depths = sum(depths) + 2
-        if param_name.startswith(f'{prefix}patch_embed.'):
-            return 0, num_depths
-        if not param_name.startswith(f'{prefix}layers.'):
-            return num_depths - 1, num_depths
-        stage, part, block, *_ = param_name[len(prefix) :].split('.')[1:]
-        first = sum(depths[: int(stage)]) + 1
-        return first + (int(block) if part == 'blocks' else 0), num_depths
+    def _find_depth(self, name: str) -> int | None:
+        if name.startswith('patch_embed.'):
+            return 0
+        if not name.startswith('layers.'):
+            return None
+        stage, part, block, *_ = name.split('.')[1:]
+        first = sum(len(earlier.blocks) for earlier in self.layers[: int(stage)]) + 1
+        # A stage's patch merging belongs to its first block.
+        return first + (int(block) if part == 'blocks' else 0)
 
     @classmethod
     def _resolve_arch(cls, arch: str | dict[str, Any]) -> dict[str, Any]:

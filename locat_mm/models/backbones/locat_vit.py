@@ -7,7 +7,6 @@ from mmengine.model import BaseModule
 from timm.models.vision_transformer import VisionTransformer
 
 from ...helpers import check_choice
-from ...layers import add_gaug
 from ...registry import MODELS, register
 from .base import TokenBackbone
 
@@ -18,31 +17,31 @@ __all__ = ['LocAtViT']
 class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[misc]
     """timm's vision transformer with GAug in every attention layer.
 
-    The host is timm's, so its checkpoints and the authors' load with unchanged keys. With
-    ``gaug=False`` it is the plain ViT. PRR is a neck
-    (:class:`locat_mm.models.PatchRepresentationRefinement`), not part of the backbone.
-    Images of any size are taken; a side that is no multiple of the patch is zero-padded on the
-    right and at the bottom.
+    The keys are those of timm and of the authors, so their checkpoints load. With ``gaug=False``
+    it is the plain ViT. PRR is a neck
+    (:class:`locat_mm.models.PatchRepresentationRefinement`), not a part of the backbone.
+    Images may have any size. A side that is no multiple of the patch is zero-padded on the right
+    or at the bottom.
 
     Args:
         arch: ``'tiny'``, ``'small'``, ``'base'`` or a dict with ``embed_dim``, ``depth`` and
             ``num_heads``.
         img_size: pixels (int or (H, W)) that the position embedding and GAug's reference grid
             are built for.
-        patch_size: pixels per patch side (int or (H, W)).
+        patch_size: side of a patch in pixels (int or (H, W)).
         in_channels: channels of the image.
-        gaug: add the Gaussian bias to every attention layer.
+        gaug: add GAug to every attention layer.
         class_token: have a [CLS] token.
         num_registers: register tokens after [CLS].
         pos_embed: ``'learned'`` or ``'none'``.
-        drop_path_rate: stochastic depth of the last block; it grows linearly from 0.
-        out_indices: block or blocks whose output is returned; negative counts from the end.
-            Blocks after the last one are not run and get no gradient.
+        drop_path_rate: stochastic depth rate of the last block. It grows linearly from 0.
+        out_indices: block or blocks whose output is returned. Negative indices count from the
+            end. The blocks after the last one do not run and need no gradient.
         out_type: ``'raw'`` all tokens [B, N, C], ``'cls_token'`` [B, C], ``'featmap'``
-            [B, C, H, W], ``'avg_featmap'`` the mean patch [B, C]. As in mmpretrain.
+            [B, C, H, W], ``'avg_featmap'`` the mean of the patches [B, C]. As in mmpretrain.
         final_norm: apply the final LayerNorm to the last block's output; for
-            ``'avg_featmap'`` after the pooling, as timm does. Other blocks are never normed.
-        frozen: no gradients and eval mode, whatever ``.train()`` says.
+            ``'avg_featmap'`` after the pooling, as in timm. Outputs of other blocks have no norm.
+        frozen: no gradients, and eval mode even after ``.train()``.
         attention_backend: see :func:`locat_mm.ops.gaussian_attention`; needs ``gaug``.
         grad_checkpointing: recompute each block in the backward pass to save memory.
         init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is
@@ -50,7 +49,7 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
 
     Raises:
         ValueError: for an unknown arch, out_type, pos_embed or backend, an index out of range,
-            a width not divisible by the heads, an image smaller than a patch.
+            a width that the heads do not divide, or an image smaller than a patch.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -82,25 +81,20 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         arch = self._resolve_arch(arch)
         self._check_options(out_type, gaug, attention_backend, class_token)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
-        # num_classes=0: the head is OpenMMLab's. dynamic sizes: any image, padded to the patch.
         VisionTransformer.__init__(
             self,
             img_size=img_size,
             patch_size=patch_size,
             in_chans=in_channels,
-            num_classes=0,
             global_pool='avg' if out_type == 'avg_featmap' else '',
             class_token=class_token,
             reg_tokens=num_registers,
             pos_embed='learn' if pos_embed == 'learned' else 'none',
             final_norm=final_norm,
             drop_path_rate=drop_path_rate,
-            dynamic_img_size=True,
-            dynamic_img_pad=True,
+            **self.HOST_OPTIONS,
             **arch,
         )
-        self._check_img_size()
-        # After timm's own initialisation, so that a seed gives plain and LocAt equal hosts.
-        if gaug:
-            add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
-        self._configure(gaug, out_type, out_indices, frozen, grad_checkpointing, init_cfg)
+        self._configure(
+            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+        )

@@ -1,4 +1,4 @@
-"""The one-layer decoder that LocAt is judged with (authors' segmentation recipe)."""
+"""The one-layer decoder of the authors' segmentation recipe."""
 
 from collections.abc import Sequence
 
@@ -15,11 +15,11 @@ __all__ = ['LinearSegHead']
 class LinearSegHead(BaseDecodeHead):
     """1×1 convolution, GroupNorm with one group, GELU, 1×1 convolution to the classes.
 
-    No dropout. Reads one map; nothing mixes neighbouring patches, so what it finds was in the
-    patches already.
+    No dropout. It reads one map and does not mix neighbouring patches. So its result depends on
+    the information in each patch alone.
 
     Args:
-        channels: width between the two convolutions.
+        channels: channels between the two convolutions.
         kwargs: of mmseg's ``BaseDecodeHead`` (``in_channels``, ``num_classes``, ...).
     """
 

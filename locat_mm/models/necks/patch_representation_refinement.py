@@ -12,24 +12,24 @@ __all__ = ['PatchRepresentationRefinement']
 
 @register(MODELS)
 class PatchRepresentationRefinement(BaseModule):
-    """``x⁺ = softmax(x xᵀ/√d) x`` over all output tokens, then what the head reads of it.
+    """``x⁺ = softmax(x xᵀ/√d) x`` over all output tokens, then a pooling for the head.
 
-    Without it a [CLS] readout gives the last block's patches, and its GAug, no gradient.
+    Without PRR, a head on [CLS] gives no gradient to the last block's patches and GAug.
 
     Args:
-        num_heads: heads, the backbone's; must divide the channels.
-        pool: ``'cls_token'`` the first token, ``'avg'`` the mean patch, ``'prefix'`` the
+        num_heads: heads of the backbone; they must divide the channels.
+        pool: ``'cls_token'`` the first token, ``'avg'`` the mean of the patches, ``'prefix'`` the
             prefix tokens concatenated, None all tokens or the map.
-        num_prefix_tokens: tokens in front of the patches, for ``'avg'`` (0 by default: such
-            models have no class token) and ``'prefix'`` (to be given).
-        norm_cfg: norm after the pooling, which models with ``pool='avg'`` have in place of
-            the backbone's final norm, e.g. ``dict(type='LN', eps=1e-6)``.
+        num_prefix_tokens: tokens in front of the patches, for ``'avg'`` (default 0, because such
+            models have no class token) and ``'prefix'`` (required).
+        norm_cfg: norm after the pooling, e.g. ``dict(type='LN', eps=1e-6)``. Models with
+            ``pool='avg'`` have it in place of the backbone's final norm.
         norm_channels: channels of that norm; given together with ``norm_cfg``.
         init_cfg: mmengine's.
 
     Raises:
-        ValueError: for an unknown ``pool``, one that lacks the tokens it reads, or a norm without
-            a pooling or without channels.
+        ValueError: for an unknown ``pool`` or one without the tokens that it reads, or for a norm
+            without a pooling or without channels.
     """
 
     POOLS = ('cls_token', 'avg', 'prefix', None)
@@ -71,34 +71,28 @@ class PatchRepresentationRefinement(BaseModule):
 
         Raises:
             TypeError: if ``feats`` is no tuple.
-            ValueError: if a feature is neither tokens nor a map, a map meets a pool that reads
-                prefix tokens, or C is not divisible by ``num_heads``.
+            ValueError: if a feature is neither tokens nor a map, if ``pool`` reads prefix tokens
+                and the feature is a map, or if C is not divisible by ``num_heads``.
         """
         if not isinstance(feats, (tuple, list)):
             raise TypeError(f'feats must be a tuple of tensors, got {type(feats).__name__}')
         return tuple(self.norm(self._refine(x)) for x in feats)
 
     def _refine(self, x: Tensor) -> Tensor:
-        if x.ndim == 4:
-            return self._refine_map(x)
-        if x.ndim != 3:
+        if x.ndim not in (3, 4):
             raise ValueError(
                 f'tokens [B, N, C] or a map [B, C, H, W] expected, got {tuple(x.shape)}; '
                 "the backbone needs out_type='raw' or 'featmap'"
             )
-        if self.pool == 'cls_token':
-            return refine_patches(x, self.num_heads, 1)[:, 0]
-        if self.pool == 'prefix':
-            return refine_patches(x, self.num_heads, self.num_prefix_tokens).flatten(1)
-        x = refine_patches(x, self.num_heads)
-        if self.pool == 'avg':
-            return x[:, self.num_prefix_tokens :].mean(dim=1)
-        return x
-
-    def _refine_map(self, x: Tensor) -> Tensor:
-        if self.pool in ('cls_token', 'prefix'):
+        is_map = x.ndim == 4
+        if is_map and self.pool in ('cls_token', 'prefix'):
             raise ValueError(f'pool={self.pool!r} reads tokens that a map {tuple(x.shape)} lacks')
-        tokens = refine_patches(x.flatten(2).transpose(1, 2), self.num_heads)  # [B, H·W, C]
+        tokens = x.flatten(2).transpose(1, 2) if is_map else x  # [B, N, C]
+        if self.pool == 'cls_token':
+            return refine_patches(tokens, self.num_heads, 1)[:, 0]
+        if self.pool == 'prefix':
+            return refine_patches(tokens, self.num_heads, self.num_prefix_tokens).flatten(1)
+        tokens = refine_patches(tokens, self.num_heads)
         if self.pool == 'avg':
-            return tokens.mean(dim=1)
-        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:])
+            return tokens[:, 0 if is_map else self.num_prefix_tokens :].mean(dim=1)
+        return tokens.transpose(1, 2).unflatten(2, x.shape[-2:]) if is_map else tokens

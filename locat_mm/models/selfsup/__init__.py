@@ -1,4 +1,4 @@
-"""Learning without labels."""
+"""Self-supervised learning."""
 
 from .dino import DINO
 from .dino_head import DINOHead

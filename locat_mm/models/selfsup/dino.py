@@ -15,29 +15,30 @@ from ...registry import MODELS, register
 
 __all__ = ['DINO']
 
-#: The first crops of an image, which the teacher sees too.
+#: Number of global crops. They are the first crops of an image; the teacher sees only them.
 _NUM_GLOBAL = 2
 
 
 @register(MODELS)
 class DINO(BaseSelfSupervisor):
-    """A student learns to say of any crop what its moving average, the teacher, says of another.
+    """A student network learns to predict the output of a teacher for another crop.
 
-    The student sees all crops of an image, the teacher the first two. Crops of one size go
-    through the backbone together, all through the head together. The teacher is in eval mode (so
-    without stochastic depth) and is updated before it is asked, from the student of the step
-    before; it starts as the student.
+    The teacher is a moving average of the student. The student sees all crops of an image, the
+    teacher the first two. Crops of one size pass through the backbone in one batch; all crops
+    pass through the head in one batch. The teacher is in eval mode, so without stochastic depth.
+    It starts as a copy of the student. Each step first updates it from the student and then runs
+    it.
 
-    In a checkpoint the student is ``backbone.``, ``neck.`` and ``head.``, and the teacher, which
-    is what DINO evaluates, the same under ``teacher.module.``:
+    In a checkpoint the student has the keys ``backbone.``, ``neck.`` and ``head.``. The teacher,
+    which DINO evaluates, has the same keys under ``teacher.module.``:
     ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='teacher.module.backbone.')``.
 
     Args:
-        backbone: e.g. :class:`locat_mm.models.LocAtViT`; takes images of all sizes of crops.
+        backbone: e.g. :class:`locat_mm.models.LocAtViT`; must take images of all crop sizes.
         head: projection, :class:`DINOHead`.
-        neck: between them, e.g. PRR; what comes out of it is ``[B, C]``.
-        loss: of :class:`DINOLoss`; its ``out_channels`` are the head's.
-        base_momentum: how much of the student enters the teacher at first; falls to 0 by a
+        neck: between backbone and head, e.g. PRR; its output is ``[B, C]``.
+        loss: arguments of :class:`DINOLoss` without ``out_channels``, which is the head's.
+        base_momentum: first weight of the student in the teacher's update. It falls to 0 by a
             cosine over the training (mmpretrain's ``CosineEMA``). DINO's momentum is 1 − this.
         data_preprocessor: mmpretrain's ``SelfSupDataPreprocessor``.
         init_cfg: mmengine's.
@@ -75,13 +76,13 @@ class DINO(BaseSelfSupervisor):
         self.teacher.eval()
 
     def train(self, mode: bool = True) -> 'DINO':
-        """Set the mode; the teacher stays in eval mode."""
+        """Set the mode. The teacher stays in eval mode."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """The teacher's features, after the neck: what DINO evaluates.
+        """The teacher's features after the neck, which DINO evaluates.
 
         Args:
             inputs: images ``[B, 3, H, W]``.
@@ -90,22 +91,22 @@ class DINO(BaseSelfSupervisor):
             one tensor ``[B, C]``, in a tuple.
         """
         with torch.no_grad():
-            return (_read(self.teacher.module, inputs),)
+            return (_extract(self.teacher.module, inputs),)
 
     def loss(
         self, inputs: Sequence[Tensor], data_samples: Any = None, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """One step's loss; in training it also updates the teacher and the centre.
+        """Loss of one step. In training it also updates the teacher and the centre.
 
         Args:
-            inputs: crops, each ``[B, 3, H, W]``, the two global ones first and crops of one size
-                next to each other.
-            data_samples: not used; there are no labels.
+            inputs: crops, each ``[B, 3, H, W]``. The two global crops come first; crops of one
+                size stand next to each other.
+            data_samples: not used, because there are no labels.
 
         Returns:
-            of :class:`DINOLoss`, and ``spread``: the mean over channels of the standard
-            deviation of the teacher's L2-normalised features over this process's batch, times
-            √C. Features spread over all directions have 1, collapsed ones 0.
+            the results of :class:`DINOLoss`, and ``spread``: √C times the mean over channels of
+            the standard deviation of the teacher's L2-normalised features over this process's
+            batch. It is 1 for features in all directions and 0 for collapsed features.
 
         Raises:
             TypeError: if ``inputs`` is no sequence of crops.
@@ -134,7 +135,7 @@ class DINO(BaseSelfSupervisor):
 
 
 class _Teacher(CosineEMA):
-    """``CosineEMA`` that waits for its step, a tensor on the device, once and not per tensor."""
+    """``CosineEMA`` that reads its step from the device once per update, not once per tensor."""
 
     def update_parameters(self, model: nn.Module) -> None:
         self._step = int(self.steps)
@@ -145,13 +146,13 @@ class _Teacher(CosineEMA):
 
 
 def _project(network: Any, crops: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Crops ``[B, 3, H, W]`` to features ``[V·B, C]`` and logits ``[V, B, K]``."""
+    """Features ``[V·B, C]`` and logits ``[V, B, K]`` of V crops ``[B, 3, H, W]``."""
     sizes = itertools.groupby(crops, key=lambda crop: crop.shape[-2:])
-    features = torch.cat([_read(network, torch.cat(list(same))) for _, same in sizes])
+    features = torch.cat([_extract(network, torch.cat(list(same))) for _, same in sizes])
     return features, network['head'](features).unflatten(0, (len(crops), -1))
 
 
-def _read(network: Any, images: Tensor) -> Tensor:
+def _extract(network: Any, images: Tensor) -> Tensor:
     outputs = network['backbone'](images)
     if 'neck' in network:
         outputs = network['neck'](outputs)

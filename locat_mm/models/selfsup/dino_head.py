@@ -14,15 +14,15 @@ __all__ = ['DINOHead']
 class DINOHead(BaseModule):
     """Three linear layers with GELU between them, L2 normalisation, and prototypes of length 1.
 
-    No batch norm. The last layer's rows are normalised where they are used, which is weight
-    normalisation with its gain fixed at 1, so logits are cosines.
+    No batch norm. The forward pass normalises the rows of the last layer. This is weight
+    normalisation with a fixed gain of 1, so the logits are cosines.
 
     Args:
-        in_channels: width of the features.
+        in_channels: channels of the features.
         out_channels: number of prototypes.
-        hidden_channels: width of the first two layers.
-        bottleneck_channels: width of what the prototypes are compared with.
-        init_cfg: mmengine's; without it truncated normal of std 0.02, as DINO's.
+        hidden_channels: channels of the first two layers.
+        bottleneck_channels: channels of the third layer and of the prototypes.
+        init_cfg: mmengine's. By default a truncated normal of std 0.02, as in DINO.
 
     Raises:
         ValueError: if ``out_channels`` is below 2 or another width below 1.

@@ -1,4 +1,4 @@
-"""DINO's loss: centred and sharpened teacher against student (arXiv 2104.14294, algorithm 1)."""
+"""DINO's loss, with centring and sharpening of the teacher (arXiv 2104.14294, algorithm 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -12,19 +12,20 @@ __all__ = ['DINOLoss']
 
 @register(MODELS)
 class DINOLoss(nn.Module):
-    """Cross-entropy between what the teacher and the student say of different crops.
+    """Cross-entropy between the teacher's and the student's outputs for different crops.
 
     ``mean over i ≠ v of −softmax((t_i − c) / τ_t) · log softmax(s_v / τ_s)``, where i runs over
     the teacher's crops and v over the student's. The centre c is a moving average of t over all
-    processes. Computed in float32 at least.
+    processes. Computed in float32 or float64.
 
     Args:
         out_channels: number of prototypes.
         student_temp: τ_s.
         teacher_temp: τ_t after its warm-up.
         warmup_teacher_temp: τ_t in the first epoch of its warm-up.
-        warmup_epochs: epochs in which τ_t goes linearly from the one to the other, both included.
-        center_momentum: how much of the centre stays at each step.
+        warmup_epochs: epochs of the linear warm-up; the first and the last one have exactly
+            ``warmup_teacher_temp`` and ``teacher_temp``.
+        center_momentum: weight of the old centre in each update.
 
     Raises:
         ValueError: if a temperature is not positive, ``warmup_epochs`` is negative or
@@ -74,20 +75,20 @@ class DINOLoss(nn.Module):
             epoch: counted from 0.
 
         Returns:
-            ``loss``, and to watch for collapse (in nats, of this process): ``entropy``, the mean
-            entropy of a teacher's distribution; ``batch_entropy``, the entropy of their mean;
-            ``kl``, the mean divergence of the student's from the teacher's, what the loss has
-            beyond the entropy. Each is at most ln K but ``kl``. If ``entropy`` stays at ln K
-            all distributions are uniform; if ``batch_entropy`` goes to 0 one prototype takes all.
+            ``loss``, and signs of collapse in nats, of this process: ``entropy``, the mean entropy
+            of the teacher's distributions; ``batch_entropy``, the entropy of their mean; ``kl``,
+            loss − entropy, the mean divergence between teacher and student. The entropies are at
+            most ln K. If ``entropy`` stays at ln K, all distributions are uniform. If
+            ``batch_entropy`` goes to 0, all crops get the same prototype.
         """
-        dtype = torch.promote_types(student.dtype, torch.float32)  # under autocast it is half
+        dtype = torch.promote_types(student.dtype, torch.float32)  # half types under autocast
         student, teacher = student.to(dtype), teacher.detach().to(dtype)
         log_student = F.log_softmax(student / self.student_temp, dim=-1)
         temp = self.teacher_temp_in(epoch)
         log_target = F.log_softmax((teacher - self.center) / temp, dim=-1)
         target = log_target.exp()
         crossed = torch.stack([-(t * log_student).sum(-1).mean(-1) for t in target])  # [G, V]
-        # No crop is compared with itself.
+        # A crop is not compared with itself.
         others = 1 - torch.eye(*crossed.shape, dtype=dtype, device=crossed.device)
         loss = (crossed * others).sum() / others.sum()
         if self.training:
@@ -102,6 +103,6 @@ class DINOLoss(nn.Module):
     def _update_center(self, teacher: Tensor) -> None:
         mean = teacher.flatten(0, 1).mean(0, keepdim=True)
         all_reduce(mean, 'mean')
-        # One batch that is not finite would stay in the centre for good; no wait for the device.
+        # A non-finite batch must not enter the centre. torch.where does not wait for the device.
         mean = torch.where(mean.isfinite().all(), mean.to(self.center.dtype), self.center)
         self.center.lerp_(mean, 1 - self.center_momentum)

@@ -41,9 +41,13 @@ def eager_attention(
         else nullcontext()
     )
     with kernels:
-        return F.scaled_dot_product_attention(
+        out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=bias, dropout_p=dropout_p, scale=scale
         )
+    # ONNX export replaces the attention by smaller steps whose result has other strides if the
+    # bias needs a gradient. Views of the result that were traced before would be invalid then.
+    is_exporting = torch.compiler.is_exporting()
+    return out.clone(memory_format=torch.contiguous_format) if is_exporting else out
 
 
 def add_(logits: Tensor, attn_bias: Tensor) -> None:
@@ -53,8 +57,9 @@ def add_(logits: Tensor, attn_bias: Tensor) -> None:
         attn_bias: float (added) or bool (True = attend), broadcastable; its first axis may divide
             B, and is then repeated.
     """
-    if attn_bias.ndim == logits.ndim and 1 < attn_bias.shape[0] < logits.shape[0]:
-        # The windows are the same in every image: no copy of the bias per image.
+    if attn_bias.ndim == logits.ndim and attn_bias.shape[0] > 1:
+        # The windows are the same in every image: no copy of the bias per image. B is not compared,
+        # because that would fix an exported model to a range of batch sizes.
         logits = logits.unflatten(0, (-1, attn_bias.shape[0]))
     if attn_bias.dtype == torch.bool:
         logits.masked_fill_(~attn_bias, float('-inf'))

@@ -8,16 +8,15 @@ module needs no Triton.
 
 import functools
 import importlib.util
-import itertools
 import os
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..geometry import Geometry
 from .kernel_operator import kernel_operator
+from .tile_sizes import tile_sizes
 
 __all__ = ['is_interpreted', 'on_device', 'readable', 'triton_attention', 'why_not']
 
@@ -118,93 +117,8 @@ def _triton_version() -> tuple[int, int]:
 
 @torch.compiler.assume_constant_result
 def _capability(device: torch.device) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(device)
-
-
-# ------------------------------------------------------------------------------ block sizes
-
-
-class TileSizes(NamedTuple):
-    """The part of a kernel's work in one step: a block of queries, a tile of rows × cols keys."""
-
-    queries: int
-    rows: int
-    cols: int
-    num_warps: int
-    num_stages: int
-    max_registers: int | None
-
-
-class _Choice(NamedTuple):
-    queries: int
-    keys: tuple[int, ...]  # rows · cols
-    cols: tuple[int, ...]
-    num_warps: int
-    num_stages: int = 2
-    max_registers: int | None = None
-
-
-#: Kernel -> largest head dimension -> choice; not yet tuned on a GPU. The cap of registers lets one
-#: more program share a multiprocessor, with next to no spills inside the loops.
-_HALF_CHOICES = {
-    'forward': {
-        64: _Choice(128, (64,), (8, 16, 32), 8, max_registers=128),
-        128: _Choice(128, (64,), (8, 16, 32), 8),
-    },
-    'backward_queries': {
-        64: _Choice(64, (64, 32), (8, 16), 4, max_registers=168),
-        128: _Choice(64, (32,), (8, 16), 4),
-    },
-    'backward_keys': {
-        64: _Choice(64, (64,), (8, 16), 4, max_registers=168),
-        128: _Choice(64, (64,), (8, 16), 4),
-    },
-}
-#: float32 without TF32 uses no tensor cores: the operands of a product fill registers.
-_FULL_CHOICES = {
-    'forward': {
-        64: _Choice(32, (32,), (8, 16, 32), 4),
-        128: _Choice(32, (32,), (8, 16, 32), 4),
-    },
-    'backward_queries': {
-        64: _Choice(32, (32,), (8, 16), 4),
-        128: _Choice(32, (32,), (8, 16), 8),
-    },
-    'backward_keys': {
-        64: _Choice(32, (32,), (8, 16), 4),
-        128: _Choice(32, (16,), (8, 16), 4),
-    },
-}
-
-
-@functools.cache
-def _tile_sizes(
-    kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch.dtype
-) -> TileSizes:
-    """Sizes for a kernel: an entry of the tables, with the tile that pads the grid least.
-
-    Among equal paddings the largest tile wins, then the widest: the Gaussian of a column is
-    computed once per strip of columns, that of a row in every tile. Below 8 columns the compiler
-    does not see which keys of a thread share a column.
-    """
-    choices = (_FULL_CHOICES if dtype == torch.float32 else _HALF_CHOICES)[kernel]
-    choice = choices[min(limit for limit in choices if head_dim <= limit)]
-    height, width = grid_size
-
-    def cost(tile: tuple[int, int]) -> tuple[int, int, int]:
-        keys, cols = tile
-        rows = keys // cols
-        return -(-height // rows) * -(-width // cols) * keys, -keys, rows
-
-    keys, cols = min(itertools.product(choice.keys, choice.cols), key=cost)
-    return TileSizes(
-        choice.queries,
-        keys // cols,
-        cols,
-        choice.num_warps,
-        choice.num_stages,
-        choice.max_registers,
-    )
+    """Compute capability; (0, 0) for a CPU, in the interpreter."""
+    return torch.cuda.get_device_capability(device) if device.type == 'cuda' else (0, 0)
 
 
 # ------------------------------------------------------------------------------ launches
@@ -227,7 +141,8 @@ def _launch(
 
     batch_size, num_heads, num_tokens, head_dim = q.shape
     height, width, num_prefix, eps, max_sq_distance = geometry
-    sizes = _tile_sizes(kernel, head_dim, geometry.grid_size, q.dtype)
+    major, _ = _capability(q.device)
+    sizes = tile_sizes(kernel, head_dim, geometry.grid_size, q.dtype, major)
     strips, groups = -(-width // sizes.cols), -(-height // sizes.rows)
     padding_cols = strips * sizes.cols - width
     fold = 0 < num_prefix <= height * padding_cols
@@ -237,6 +152,7 @@ def _launch(
             num_programs += -(-num_prefix // (sizes.rows * sizes.cols))
     else:
         num_programs = -(-num_tokens // sizes.queries)
+    options = dict(WAIT=major == 9) if kernel == 'backward_keys' else {}
     grid = (num_programs * batch_size * num_heads,)
     with on_device(q.device):
         getattr(triton_kernels, f'{kernel}_kernel')[grid](
@@ -264,6 +180,7 @@ def _launch(
             num_warps=sizes.num_warps,
             num_stages=sizes.num_stages,
             maxnreg=sizes.max_registers,
+            **options,
         )
 
 

@@ -352,12 +352,13 @@ def backward_keys_kernel(
     num_heads, num_tokens, height, width, num_prefix, scale, eps, max_sq_distance,
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr, CLAMP: tl.constexpr, MASKED: tl.constexpr, PREFIX: tl.constexpr,
-    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, WAIT: tl.constexpr,
 ):  # fmt: skip
     """``d_k`` and ``d_v`` of one tile of keys, over all blocks of queries.
 
-    ``table`` is of :func:`backward_queries_kernel`. Nothing is masked along the keys: the rows
-    of keys that do not exist are not stored.
+    ``table`` is of :func:`backward_queries_kernel`. Nothing is masked along the keys: rows of keys
+    that do not exist are not stored. WAIT is for compute capability 9 (Hopper) alone: with it,
+    Triton 3.6 cannot compile the kernel for capability 10.
     """
     num_strips = tl.cdiv(width, COLS)
     num_grid_tiles = num_strips * tl.cdiv(height, ROWS)
@@ -426,9 +427,10 @@ def backward_keys_kernel(
         dv_tile = tl.dot(tl.trans(p.to(do_tile.dtype)), do_tile, dv_tile, input_precision=PRECISION)
         ds = (p * (dp - row_delta[:, None])).to(q_tile.dtype)
         dk_tile = tl.dot(tl.trans(ds), q_tile, dk_tile, input_precision=PRECISION)
-        # Always true and no instruction, but Triton then waits for the product here. In flight
-        # beyond the loop's end it makes ptxas serialise every product of the loop.
-        dk_tile = tl.where(start >= 0, dk_tile, 0.0)
+        if WAIT:
+            # Always true and no instruction, but Triton then waits for the product here. If it is
+            # still in flight at the loop's end, ptxas serialises every product of the loop.
+            dk_tile = tl.where(start >= 0, dk_tile, 0.0)
 
     d_k += batch * dk_b + head * dk_h
     d_v += batch * dv_b + head * dv_h

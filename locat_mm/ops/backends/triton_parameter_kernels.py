@@ -9,7 +9,7 @@ import triton.language as tl
 
 from .triton_kernels import _load_tokens, _store_tokens
 
-__all__ = ['backward_kernel', 'forward_kernel']
+__all__ = ['parameters_backward_kernel', 'parameters_forward_kernel']
 
 _PLAIN_INTS = ['num_heads', 'num_tokens', 'num_prefix']
 
@@ -49,7 +49,7 @@ def _softplus(x):
 
 
 @triton.jit(do_not_specialize=_PLAIN_INTS)
-def forward_kernel(
+def parameters_forward_kernel(
     q, weight, bias, variance, alpha, q_b, q_h, q_n, num_heads, num_tokens, num_prefix,
     max_variance, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr,
     UPCAST: tl.constexpr,
@@ -69,7 +69,7 @@ def forward_kernel(
 
 
 @triton.jit(do_not_specialize=_PLAIN_INTS)
-def backward_kernel(
+def parameters_backward_kernel(
     q, weight, bias, grad_variance, grad_alpha, grad_q, parts, q_b, q_h, q_n, dq_b, dq_h, dq_n,
     num_heads, num_tokens, num_prefix, max_variance, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK: tl.constexpr, UPCAST: tl.constexpr,

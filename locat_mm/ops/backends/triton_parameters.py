@@ -84,7 +84,7 @@ def _launch(
     strides = [stride for x in (q, *outputs[:1]) for stride in x.stride()[:3]]
     grid = (batch * heads * math.ceil(num_tokens / _BLOCK),)
     with on_device(q.device):
-        getattr(triton_parameter_kernels, f'{direction}_kernel')[grid](
+        getattr(triton_parameter_kernels, f'parameters_{direction}_kernel')[grid](
             q,
             weight.contiguous(),
             bias.contiguous(),

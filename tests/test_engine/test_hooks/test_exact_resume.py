@@ -174,7 +174,7 @@ def test_another_batch_size_is_told_and_goes_on_from_the_same_part(
         train('locatvit_classify', tmp_path, stop=(6, 'term'))
     last = train('locatvit_classify', tmp_path, True, **{'train_dataloader.batch_size': 16})
     log = '\n'.join(path.read_text() for path in tmp_path.glob('*/*.log'))
-    assert 'batch_size was 32 and is 16, epoch_length was 4 and is 8: the run goes on with' in log
+    assert 'batch_size was 32 and is 16, epoch_length was 4 and is 8: the run continues with' in log
     assert 'going on after iteration 14, batch 6 of its pass' in log
     assert torch.load(last, weights_only=False)['meta']['iter'] == 24
 

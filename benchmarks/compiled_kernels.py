@@ -1,0 +1,249 @@
+"""Compile every Triton kernel for GPUs that need not be there, and tell what the compiler made.
+
+The launcher's own code chooses tile sizes and specialisations; only the launch itself is left out.
+Registers, stack and shared memory come from the compiler, instructions from the disassembly:
+
+- tensor: instructions on tensor cores (HMMA, HGMMA, UTCHMMA …);
+- special: instructions of the special-function units (MUFU: exp2, log2, division);
+- spills: loads and stores of spilled registers, in all and inside of loops.
+
+``python benchmarks/compiled_kernels.py`` prints a table for a head dimension of 64 (``--all``: all
+cases). It fails if a kernel does not compile or needs more shared memory than a card has.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from unittest import mock
+
+# Kernels that are decorated for the interpreter cannot be compiled.
+os.environ.pop('TRITON_INTERPRET', None)
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler.errors import CompilationError
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from locat_mm.ops.backends import triton as attention
+from locat_mm.ops.backends import triton_parameters as parameters
+from locat_mm.ops.geometry import Geometry
+
+__all__ = ['CARDS', 'Case', 'Compiled', 'cases', 'compile_case']
+
+#: Compute capability -> name, and the shared memory of a block in KiB.
+CARDS = {
+    80: ('A100', 163),
+    86: ('RTX 30', 99),
+    89: ('L40, RTX 40', 99),
+    90: ('H100, H200', 227),
+    100: ('B200', 227),
+    120: ('RTX 50', 99),
+}
+_DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+_TOOLS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
+
+
+@dataclass(frozen=True)
+class Case:
+    """An input of the attention."""
+
+    grid: tuple[int, int]
+    prefix: int = 1
+    clamp: bool = False
+    head_dim: int = 64
+    dtype: str = 'bf16'
+
+    def __str__(self) -> str:
+        clamp = ' clamped' if self.clamp else ''
+        return f'{self.dtype} d{self.head_dim} {self.grid[0]}×{self.grid[1]}+{self.prefix}{clamp}'
+
+
+@dataclass
+class Compiled:
+    """What the compiler made of one kernel for one card; sizes in bytes."""
+
+    card: int
+    case: str
+    kernel: str
+    registers: int
+    stack: int
+    shared: int
+    tensor: int
+    special: int
+    spills: int
+    spills_in_loops: int
+
+
+class _AbsentDriver:
+    """A GPU driver that only says which card to compile for."""
+
+    def __init__(self, capability: int) -> None:
+        self.target = GPUTarget('cuda', capability, 32)
+
+    def get_current_target(self) -> GPUTarget:
+        return self.target
+
+    def get_current_device(self) -> int:
+        return self.target.arch  # Triton keeps compiled kernels by device
+
+    def get_current_stream(self, device: int = 0) -> int:
+        return 0
+
+
+def cases(whole: bool) -> Iterator[Case]:
+    """The sample, or every combination."""
+    if not whole:
+        for grid in ((14, 14), (32, 32)):
+            yield Case(grid)
+        return
+    for dtype in _DTYPES:
+        for head_dim in (16, 32, 64, 80, 96, 128):
+            # A fold needs padding columns: 14 of 16. 32 columns have none. 7 and 12 mask rows.
+            for grid, prefix, clamp in (
+                *(((14, 14), 1, False), ((14, 14), 0, False), ((32, 32), 1, False)),
+                *(((32, 32), 0, False), ((32, 32), 5, True), ((7, 12), 0, True)),
+            ):
+                yield Case(grid, prefix, clamp, head_dim, dtype)
+
+
+def compile_case(case: Case, card: int) -> dict[str, object]:
+    """Compile the five kernels of one input for one card.
+
+    Returns:
+        kernel -> Triton's compiled kernel, or the error.
+    """
+    found: dict[str, object] = {}
+
+    def record(self: JITFunction, grid: tuple) -> object:
+        def launch(*args: object, **options: object) -> None:
+            try:
+                found[self.__name__] = self.warmup(*args, grid=grid, **options)
+            except (RuntimeError, CompilationError) as error:
+                found[self.__name__] = error
+
+        return launch
+
+    height, width = case.grid
+    longest = float((max(case.grid) - 1) ** 2)
+    geometry = Geometry(height, width, case.prefix, 0.1, longest / 2 if case.clamp else longest)
+    num_patches, dtype = height * width, _DTYPES[case.dtype]
+    empty = torch.empty
+    with torch.device('meta'):
+        qkv = empty(2, case.prefix + num_patches, 3, 3, case.head_dim, dtype=dtype)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        variance, alpha = empty(2, 3, num_patches, 2), empty(2, 3, num_patches)
+        weight, bias = empty(3, case.head_dim), empty(3)
+    driver.set_active(_AbsentDriver(card))
+    with (
+        mock.patch.object(JITFunction, '__getitem__', record),
+        mock.patch.object(attention, '_capability', lambda device: divmod(card, 10)),
+    ):
+        out, lse = attention._forward(q, k, v, variance, alpha, *geometry, 0.125)
+        grads = torch.empty_like(out)
+        attention._backward(q, k, v, variance, alpha, out, lse, grads, *geometry, 0.125)
+        parameters._forward(q, weight, bias, 196.0, case.prefix)
+        parameters._backward(q, weight, bias, variance, alpha, 196.0, case.prefix)
+    return {k.removesuffix('_kernel').replace('_', ' '): x for k, x in found.items()}
+
+
+def inspect(card: int, case: Case, kernel: str, compiled: object) -> Compiled:
+    """Read the compiled code."""
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(compiled.asm['cubin'])  # type: ignore[attr-defined]
+        file.flush()
+        usage = _run('cuobjdump', '-res-usage', file.name)
+        code = _run('nvdisasm', '-c', file.name)
+    numbers = {key: int(value) for key, value in re.findall(r'(REG|STACK):(\d+)', usage)}
+    lines = code.splitlines()
+    return Compiled(
+        card,
+        str(case),
+        kernel,
+        numbers['REG'],
+        numbers['STACK'],
+        compiled.metadata.shared,  # type: ignore[attr-defined]
+        tensor=_count(r'\b(HMMA|HGMMA|UTC\w*MMA|QGMMA|DMMA)\b', lines),
+        special=_count(r'\bMUFU\b', lines),
+        spills=_count(r'\b(LDL|STL)\b', lines),
+        spills_in_loops=sum(_count(r'\b(LDL|STL)\b', loop) for loop in _loops(lines)),
+    )
+
+
+def _run(tool: str, *args: str) -> str:
+    return subprocess.run([_TOOLS / tool, *args], check=True, capture_output=True, text=True).stdout
+
+
+def _count(pattern: str, lines: list[str]) -> int:
+    return sum(bool(re.search(pattern, line)) for line in lines)
+
+
+def _loops(lines: list[str]) -> list[list[str]]:
+    """The outermost loops: stretches of code that end in a branch back to their start."""
+    labels = {m[1]: i for i, line in enumerate(lines) if (m := re.match(r'\s*(\.L_x_\d+):', line))}
+    spans = []
+    for end, line in enumerate(lines):
+        branch = re.search(r'\bBRA\b.*`\((\.L_x_\d+)\)', line)
+        if branch and labels.get(branch[1], end) < end:
+            spans.append((labels[branch[1]], end))
+    # A branch to itself ends the program.
+    spans = [(start, end) for start, end in spans if end - start > 2]
+    outer = [a for a in spans if not any(a != b and b[0] <= a[0] and a[1] <= b[1] for b in spans)]
+    return [lines[start:end] for start, end in outer]
+
+
+def table(rows: list[Compiled]) -> str:
+    """Markdown."""
+    lines = [
+        '| card | input | kernel | registers | stack | shared (KiB) | tensor | special | spills '
+        '| in loops |',
+        '|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for r in rows:
+        lines.append(
+            f'| {r.card / 10:.1f} {CARDS[r.card][0]} | {r.case} | {r.kernel} | {r.registers} | '
+            f'{r.stack} | {r.shared / 1024:.1f} | {r.tensor} | {r.special} | {r.spills} | '
+            f'{r.spills_in_loops} |'
+        )
+    return '\n'.join(lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--all', action='store_true', help='every dtype, head width and grid')
+    parser.add_argument('--cards', type=int, nargs='+', default=list(CARDS), help='such as 80 90')
+    parser.add_argument('--out', metavar='FILE.json', help='write the rows there, too')
+    args = parser.parse_args(argv)
+    rows, failures = [], []
+    todo = [(card, case) for card in args.cards for case in cases(args.all)]
+    for number, (card, case) in enumerate(todo, 1):
+        for kernel, compiled in compile_case(case, card).items():
+            if isinstance(compiled, Exception):
+                failures.append(f'{card} {case} {kernel}: {str(compiled).splitlines()[0]}')
+                continue
+            row = inspect(card, case, kernel, compiled)
+            rows.append(row)
+            if row.shared > CARDS[card][1] * 1024:
+                failures.append(f'{card} {case} {kernel}: {row.shared} bytes of shared memory')
+        if sys.stderr.isatty() or number % 20 == 0 or number == len(todo):
+            print(f'[{number}/{len(todo)}] {card} {case}', file=sys.stderr, flush=True)
+    print(table(rows))
+    print(f'\n{len(rows)} kernels compiled, {len(failures)} failures; Triton {triton.__version__}')
+    if args.out:
+        Path(args.out).write_text(json.dumps([asdict(row) for row in rows], indent=1) + '\n')
+    if failures:
+        raise SystemExit('\n'.join(failures))
+
+
+if __name__ == '__main__':
+    main()

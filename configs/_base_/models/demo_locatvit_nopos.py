@@ -1,4 +1,0 @@
-# LocAt without position embedding.
-_base_ = ['demo_locatvit.py']
-
-backbone = dict(pos_embed='none')

@@ -1,4 +1,0 @@
-# A RoPEViT of the demo's size.
-_base_ = ['demo_vit.py']
-
-backbone = dict(type='locat_mm.LocAtRoPEViT')

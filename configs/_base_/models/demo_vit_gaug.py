@@ -1,4 +1,0 @@
-# GAug without PRR.
-_base_ = ['demo_vit.py']
-
-backbone = dict(gaug=True)

@@ -1,4 +1,0 @@
-# No position embedding.
-_base_ = ['demo_vit.py']
-
-backbone = dict(pos_embed='none')

@@ -1,4 +1,0 @@
-# PRR without GAug.
-_base_ = ['demo_locatvit.py']
-
-backbone = dict(gaug=False)

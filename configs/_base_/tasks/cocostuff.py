@@ -1,7 +1,0 @@
-# Linear decoding on COCO-Stuff 164k: the authors' recipe.
-_base_ = ['../datasets/coco_stuff164k.py', '../linear_decoding.py']
-
-model = dict(
-    data_preprocessor=dict(size=_base_.crop_size),
-    decode_head=dict(num_classes=_base_.num_classes),
-)

@@ -1,0 +1,41 @@
+"""What GAug learns, in numbers: mean variance and strength of every layer."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from torch import Tensor, cat, nn
+
+from ..layers import GaussianAugment
+
+__all__ = ['record_gaug_statistics']
+
+
+@contextmanager
+def record_gaug_statistics(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Record mean variance and strength of every GAug module while the context is open.
+
+    Args:
+        model: its forward passes inside the context are recorded.
+
+    Yields:
+        for every :class:`~locat_mm.layers.GaussianAugment` in the model, by name: one tensor
+        ``[3]`` per forward pass. It holds the mean variance along rows and along columns (squared
+        patches) and the mean strength alpha (logits), over images, heads and patches.
+    """
+    recorded: dict[str, list[Tensor]] = {}
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if isinstance(module, GaussianAugment):
+                recorded[name] = []
+                handle = module.register_forward_hook(_append_means_to(recorded[name]))
+                hooks.callback(handle.remove)
+        yield recorded
+
+
+def _append_means_to(means: list[Tensor]):
+    def hook(gaug: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
+        variance, alpha = output
+        both = cat([variance, alpha[..., None]], dim=-1)  # [B, heads, H·W, 3]
+        means.append(both.detach().float().flatten(0, 2).mean(0))
+
+    return hook

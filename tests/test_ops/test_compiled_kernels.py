@@ -1,0 +1,45 @@
+"""Kernels compiled for GPUs that are not there: benchmarks/compiled_kernels.py in a process."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec('triton') is None, reason='Triton is not installed'
+)
+
+
+def compile_for(root, out, *options):
+    """Rows of the program, which cannot run here: this process has Triton's interpreter."""
+    program = root / 'benchmarks' / 'compiled_kernels.py'
+    env = {**os.environ, 'PYTHONPATH': str(root), 'TRITON_CACHE_DIR': str(out.parent / 'cache')}
+    command = [sys.executable, str(program), '--out', str(out), *options]
+    result = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(out.read_text())
+
+
+def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
+    cards = ('80', '90', '100')
+    rows = compile_for(root, tmp_path / 'rows.json', '--cards', *cards)
+    assert len(rows) == len(cards) * 2 * 5
+    assert {row['kernel'] for row in rows} == {
+        *('forward', 'backward queries', 'backward keys'),
+        *('parameters forward', 'parameters backward'),
+    }
+    spilled = [row for row in rows if row['spills_in_loops']]
+    assert not spilled
+    # The products run on tensor cores, in the instructions of each architecture.
+    attention = [row for row in rows if 'parameters' not in row['kernel']]
+    assert all(row['tensor'] >= 8 for row in attention)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize('card', ['80', '86', '89', '90', '100', '120'])
+def test_every_kernel_compiles(root, tmp_path, card):
+    rows = compile_for(root, tmp_path / 'rows.json', '--all', '--cards', card)
+    assert len(rows) == 3 * 6 * 6 * 5
