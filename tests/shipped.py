@@ -1,13 +1,16 @@
-"""The shipped configs: what there is, and how a test makes one small."""
+"""The shipped configs: their names, and how a test loads, shrinks and builds them."""
 
 import copy
 import functools
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from locat_mm.config import load_config
+from locat_mm.registry import MODELS as REGISTRY
 
 ROOT = Path(__file__).parents[1]
 FAMILIES = ('vit', 'regvit', 'ropevit', 'jumbo', 'swin')
@@ -25,7 +28,7 @@ CONFIGS = sorted(
 
 
 def leaf(model: str, size: str, task: str) -> str:
-    """Where the config of a model (``locatswin``, ``vit_gaug``), size and task is."""
+    """The name of the config of a model (``locatswin``, ``vit_gaug``), a size and a task."""
     if model in ABLATION:
         folder = 'ablation'
     else:
@@ -42,13 +45,28 @@ _read = functools.cache(lambda name: load_config(str(ROOT / 'configs' / name)))
 
 
 def load(name: str, overrides: dict | None = None, work_dir: str | None = None) -> Config:
-    """A shipped config by its name, with its scope set."""
+    """A shipped config by its name, with its scope set. Each file is read once."""
     cfg = copy.deepcopy(_read(name))
     cfg.merge_from_dict(overrides or {})
     if work_dir is not None:
         cfg.work_dir = work_dir
     init_default_scope(cfg.default_scope)
     return cfg
+
+
+class _SkipInit(TorchDispatchMode):
+    """Skips in-place operations. Tensors on ``meta`` have no values, but the calls take time."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func._schema.name.endswith('_'):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def build_on_meta(cfg: Config) -> torch.nn.Module:
+    """The model of a config, without memory for its weights."""
+    with torch.device('meta'), _SkipInit():
+        return REGISTRY.build(cfg.model)
 
 
 def shrink(name: str) -> dict:

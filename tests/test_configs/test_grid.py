@@ -10,8 +10,19 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import Runner
-from shipped import ABLATION, CONFIGS, FAMILIES, GRID, MODELS, ROOT, SIZES, TASKS, leaf, load
-from torch.utils._python_dispatch import TorchDispatchMode
+from shipped import (
+    ABLATION,
+    CONFIGS,
+    FAMILIES,
+    GRID,
+    MODELS,
+    ROOT,
+    SIZES,
+    TASKS,
+    build_on_meta,
+    leaf,
+    load,
+)
 
 from locat_mm.config import walk
 from locat_mm.registry import MODELS as REGISTRY
@@ -55,15 +66,6 @@ def test_the_grid_is_complete():
     others |= set(EVALUATED)
     assert GRID == set(CONFIGS) - others
     assert len(GRID) == 5 * 2 * 3 * 6 + 5 * 2 * 2
-
-
-class SkipInit(TorchDispatchMode):
-    """Skips in-place operations. Tensors on ``meta`` have no values, but the calls take time."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func._schema.name.endswith('_'):
-            return args[0]
-        return func(*args, **(kwargs or {}))
 
 
 #: What has been checked: leaves share most of their pipelines and models.
@@ -116,8 +118,7 @@ def test_other_sizes_build(family, size):
 
 
 def check_model(name: str, cfg: Config) -> None:
-    with torch.device('meta'), SkipInit():
-        model = REGISTRY.build(cfg.model)
+    model = build_on_meta(cfg)
     # AMP needs an accelerator.
     settings = Config(dict(wrapper={**cfg.optim_wrapper, 'type': 'OptimWrapper'}))
     optimizer = build_optim_wrapper(model, settings.wrapper).optimizer

@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from shipped import FAMILIES, leaf, load, shrink
+from shipped import FAMILIES, build_on_meta, leaf, load, shrink
 
 from locat_mm.engine import build_runner
 from locat_mm.registry import MODELS
@@ -156,8 +156,7 @@ def test_a_segmentation_optimizer_holds_the_decoder_alone(family, task):
 def test_upernet_learning_rates_fall_with_depth(family):
     name = leaf(f'locat{family}', 'tiny', 'upernet_ade20k')
     cfg = load(name)
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    model = build_on_meta(cfg)
     groups = by_name(model, optimizer_of(cfg, model).optimizer)
     rate = cfg.optim_wrapper.paramwise_cfg.layer_decay_rate
     first, last = (
@@ -306,8 +305,7 @@ def test_linear_decoding_learning_rate():
 
 def test_layer_wise_decay_through_mmpretrains_constructor():
     cfg = load('locat/locatvit_tiny_imagenet.py')
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    model = build_on_meta(cfg)
     settings = Config(
         dict(
             wrapper=dict(
