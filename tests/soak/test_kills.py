@@ -91,4 +91,4 @@ def change_processes(folder: Path) -> tuple[list[int], list[int], str, int]:
 def test_another_number_of_processes_is_told(clean, tmp_path):
     codes, then, log, iteration = clean.submit(change_processes, tmp_path).result(timeout=120)
     assert (codes, then, iteration) == ([143, 143], [0], 12)
-    assert 'world_size was 2 and is 1, batch_size was 16 and is 32: the run goes on with' in log
+    assert 'world_size was 2 and is 1, batch_size was 16 and is 32: the run continues with' in log

@@ -184,7 +184,7 @@ def test_two_bad_iterations_are_left_out(tmp_path):
         assert_equal(watch.weights[8], watch.weights[7])
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'WARNING - iteration 6: loss is nan; gradients' in log
-    assert 'left out (2 in a row, 3 stop the run)' in log
+    assert 'skipped (2 in a row, 3 stop the run)' in log
     assert not any(v.isnan().any() for v in load(tmp_path / 'iter_12.pth').values())
 
 
