@@ -18,7 +18,8 @@ LAYERS = (
     ('layers',),
     ('checkpoint',),
     ('models',),
-    ('datasets', 'analysis', 'evaluation'),
+    ('datasets',),
+    ('analysis', 'evaluation', 'deployment'),
     ('engine',),
     ('cli',),
     # What `import locat_mm` and `python -m locat_mm` do.
