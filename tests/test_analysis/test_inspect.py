@@ -21,7 +21,7 @@ from locat_mm.analysis.figures import make_figure
 from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.analysis.inspection import Inspection, Inspector
 from locat_mm.analysis.recording import LayerRecord
-from tests.shipped import ROOT, load
+from tests.support.shipped import ROOT, load
 
 inspect = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'inspect_locat.py'))['main']
 GAUG = {'its Gaussian', 'σ of all patches\n(√ rows · columns)', 'α of all patches'}

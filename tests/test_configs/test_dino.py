@@ -9,7 +9,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS
 
 from locat_mm.registry import MODELS
-from tests.shipped import CONFIGS, load
+from tests.support.shipped import CONFIGS, load
 
 FULL = ('dino/vit_small_dino.py', 'dino/locatvit_small_dino.py')
 DEMO = ('demo/dino/vit_dino.py', 'demo/dino/locatvit_dino.py')

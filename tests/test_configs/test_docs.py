@@ -5,10 +5,10 @@ import re
 import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
-from shipped import CONFIGS, ROOT
 
 from locat_mm.config import load_config
 from locat_mm.registry import MODELS
+from tests.support.shipped import CONFIGS, ROOT
 
 
 def test_pages_name_shipped_configs():

@@ -10,7 +10,10 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, TRANSFORMS
 from mmengine.runner import Runner
-from shipped import (
+
+from locat_mm.config import walk
+from locat_mm.registry import MODELS as REGISTRY
+from tests.support.shipped import (
     ABLATION,
     CONFIGS,
     FAMILIES,
@@ -23,9 +26,6 @@ from shipped import (
     leaf,
     load,
 )
-
-from locat_mm.config import walk
-from locat_mm.registry import MODELS as REGISTRY
 
 KINDS = dict(vit='ViT', regvit='ViT', ropevit='RoPEViT', jumbo='Jumbo', swin='Swin')
 DROP_PATH = dict(tiny=0.1, small=0.2, base=0.4)

@@ -9,10 +9,10 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
-from shipped import FAMILIES, build_on_meta, leaf, load, shrink
 
 from locat_mm.engine import build_runner
 from locat_mm.registry import MODELS
+from tests.support.shipped import FAMILIES, build_on_meta, leaf, load, shrink
 
 
 def steps(pipeline: list) -> dict:

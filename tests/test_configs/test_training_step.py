@@ -8,9 +8,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.structures import PixelData
 from mmpretrain.structures import DataSample
 from mmseg.structures import SegDataSample
-from shipped import ABLATION, MODELS, leaf, load, shrink
 
 from locat_mm.registry import MODELS as REGISTRY
+from tests.support.shipped import ABLATION, MODELS, leaf, load, shrink
 
 #: The three data sets of linear decoding share their models.
 KINDS = ('imagenet', 'ade20k', 'upernet_ade20k', 'upernet_frozen_ade20k')

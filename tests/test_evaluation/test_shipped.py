@@ -1,8 +1,5 @@
 """The shipped configs of linear, k-NN and in-context evaluation."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from mmengine.config import Config
@@ -11,7 +8,7 @@ from mmengine.registry import DATASETS, LOOPS, METRICS, TRANSFORMS
 from mmpretrain.structures import DataSample
 
 from locat_mm.registry import MODELS
-from tests.shipped import CONFIGS, load
+from tests.support.shipped import CONFIGS, load
 
 IN_CONTEXT = [name for name in CONFIGS if '_in_context_' in name or '/in_context_' in name]
 LINEAR = [name for name in CONFIGS if name.endswith('_linear.py') or '/linear_' in name]
@@ -122,24 +119,3 @@ def test_dino_on_imagenet_is_validated_as_dino_does():
         'train',
         'val',
     ]
-
-
-CODE = """
-import warnings; warnings.simplefilter('ignore')
-from mmengine.registry import LOOPS, METRICS, MODELS, init_default_scope
-KINDS = dict(InContextSegmentor='MODELS', InContextTestLoop='LOOPS', KNNAccuracy='METRICS')
-KINDS.update(KNNTestLoop='LOOPS', KNNValLoop='LOOPS')
-for prefix in ('locat_mm.', ''):
-    for package in ('mmseg', 'mmpretrain'):
-        registries = __import__(f'{package}.registry').registry
-        init_default_scope(package)
-        for name, kind in KINDS.items():
-            assert getattr(registries, kind).get(prefix + name).__name__ == name
-print('resolved')
-"""
-
-
-def test_names_resolve():
-    # A fresh interpreter: what this process has imported must not help.
-    done = subprocess.run([sys.executable, '-c', CODE], capture_output=True, text=True)
-    assert done.stdout.endswith('resolved\n'), done.stderr[-2000:]

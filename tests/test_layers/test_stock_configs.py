@@ -6,11 +6,7 @@ stock backbone's entries out of the new one. ``_base_.model.backbone`` is the st
 ``dict(_base_.model.backbone, drop_path_rate=0.1)``.
 """
 
-import os
 import re
-import runpy
-import subprocess
-import sys
 
 import cv2
 import mmengine
@@ -35,6 +31,7 @@ from tests.support.stock import (
     refined,
     shrink,
 )
+from tests.support.workplace import Workplace
 
 WRAP = """
 model = dict(
@@ -260,48 +257,23 @@ def save(path, image):
     assert cv2.imwrite(str(path), image)
 
 
-def shell(folder, package, tool, *args, fails: bool = False) -> str:
+def run_tool(folder, package, tool, *args, fails: bool = False) -> str:
     """Run a tool of another package as a user would; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(TOOLS[package] / tool), *map(str, args)],
-        cwd=folder,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert (done.returncode != 0) == fails, done.stdout[-3000:]
-    return done.stdout
-
-
-@pytest.fixture
-def here(monkeypatch, capfd, place):
-    """Run a tool in this process, which spares its imports."""
-
-    def run(package, tool, *args) -> str:
-        path = str(TOOLS[package] / tool)
-        monkeypatch.setattr(sys, 'argv', [path, *map(str, args)])
-        monkeypatch.chdir(place)
-        runpy.run_path(path, run_name='__main__')
-        out = capfd.readouterr()
-        return out.out + out.err
-
-    return run
+    return Workplace(folder).run(str(TOOLS[package] / tool), *args, fails=fails)
 
 
 @pytest.fixture(scope='module')
 def segmentor(place):
     """Config and checkpoint that mmseg's train.py made, and what it printed."""
     config = inherit(place, *UPERNET, SEGMENT, scoped=True, file='segmentor')
-    log = shell(place, 'mmseg', 'train.py', config, '--work-dir', 'seg')
+    log = run_tool(place, 'mmseg', 'train.py', config, '--work-dir', 'seg')
     return config, place / 'seg' / 'iter_2.pth', log
 
 
 @pytest.fixture(scope='module')
 def classifier(place):
     config = inherit(place, *VIT, CLASSIFY, scoped=False, file='classifier')
-    log = shell(place, 'mmpretrain', 'train.py', config, '--work-dir', 'cls')
+    log = run_tool(place, 'mmpretrain', 'train.py', config, '--work-dir', 'cls')
     return config, place / 'cls' / 'epoch_1.pth', log
 
 
@@ -310,7 +282,7 @@ def test_mmseg_train_and_test(place, segmentor):
     scores = re.compile(r'aAcc: ([\d.]+)  mIoU: ([\d.]+)  mAcc: ([\d.]+)')
     trained = scores.search(log).groups()
     assert float(trained[0]) > 0
-    tested = shell(place, 'mmseg', 'test.py', config, checkpoint)
+    tested = run_tool(place, 'mmseg', 'test.py', config, checkpoint)
     assert scores.search(tested).groups() == trained
     assert all(
         f'backbone.layers.{i}.attn.gaug.gain' in read_state_dict(checkpoint) for i in range(4)
@@ -323,9 +295,9 @@ def test_mmseg_get_flops(place, segmentor):
     bare = inherit(place, *UPERNET, SEGMENT, scoped=False, file='bare')
     tool = 'analysis_tools/get_flops.py'
     if mmengine.__version__ == '0.10.7':  # upstream's fails with every config
-        assert '"inputs" cannot be both set' in shell(place, 'mmseg', tool, bare, fails=True)
+        assert '"inputs" cannot be both set' in run_tool(place, 'mmseg', tool, bare, fails=True)
         return
-    printed = shell(place, 'mmseg', tool, bare, '--shape', 64, 96)
+    printed = run_tool(place, 'mmseg', tool, bare, '--shape', 64, 96)
     weights = read_state_dict(segmentor[1]).items()
     counted = ('backbone.', 'neck.', 'decode_head.')
     buffers = ('running_mean', 'running_var', 'num_batches_tracked')
@@ -334,7 +306,7 @@ def test_mmseg_get_flops(place, segmentor):
     assert re.search(r'Flops: [\d.]+[MG]', printed)
 
 
-def test_mmseg_benchmark(place, here, segmentor):
+def test_mmseg_benchmark(place, segmentor):
     config, checkpoint, _ = segmentor
     # It reports from its sixth image on.
     many = place / 'many.py'
@@ -344,7 +316,9 @@ def test_mmseg_benchmark(place, here, segmentor):
         'dataset=_base_.test_dataloader.dataset))\n'
     )
     tool = 'analysis_tools/benchmark.py'
-    printed = here('mmseg', tool, many, checkpoint, '--log-interval', 6, '--work-dir', 'fps')
+    printed = run_tool(
+        place, 'mmseg', tool, many, checkpoint, '--log-interval', 6, '--work-dir', 'fps'
+    )
     assert float(re.search(r'Done image \[6 .*fps: ([\d.]+)', printed)[1]) > 0
 
 
@@ -366,10 +340,12 @@ def test_mmseg_inference(place, segmentor):
     )
 
 
-def test_mmpretrain_train_and_test(here, classifier):
+def test_mmpretrain_train_and_test(place, classifier):
     config, checkpoint, log = classifier
     scores = re.compile(r'accuracy/top1: ([\d.]+)')
-    tested = here('mmpretrain', 'test.py', config, checkpoint, '--work-dir', 'cls_tested')
+    tested = run_tool(
+        place, 'mmpretrain', 'test.py', config, checkpoint, '--work-dir', 'cls_tested'
+    )
     assert scores.search(tested)[1] == scores.search(log)[1]
     assert 'backbone.layers.11.attn.gaug.gain' in read_state_dict(checkpoint)
     for words in ('unexpected key', 'missing keys', 'weights_only=False'):

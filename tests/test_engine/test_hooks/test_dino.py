@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from locat_mm.checkpoint import find_resumable
 from locat_mm.engine import DINOHook, build_runner
 from locat_mm.registry import MODELS
-from tests.shipped import load
+from tests.support.shipped import load
 
 NAME = 'demo/dino/locatvit_dino.py'
 EPOCHS, PER_EPOCH, BATCH = 3, 4, 4

@@ -2,7 +2,6 @@
 
 import copy
 import functools
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -12,7 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from locat_mm.config import load_config
 from locat_mm.registry import MODELS as REGISTRY
 
-ROOT = Path(__file__).parents[1]
+from . import ROOT
+
 FAMILIES = ('vit', 'regvit', 'ropevit', 'jumbo', 'swin')
 SIZES = ('tiny', 'small', 'base')
 TASKS = (
