@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -48,7 +48,7 @@ reliability: install
 	$(BIN)/python -m tests.soak.data_scale --out tests/soak/logs/data_scale.md
 
 test: install
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest tests --numprocesses 2 --dist worksteal
 
 # The same tests on upstream's packages, in an environment of their own. mmcv is compiled for it:
 # half an hour on two cores.
@@ -64,7 +64,7 @@ $(UPSTREAM)/.installed: requirements.txt requirements-dev.txt requirements-openm
 	@touch $@
 
 test-openmmlab: $(UPSTREAM)/.installed
-	$(UPSTREAM)/bin/python -m pytest tests --numprocesses 2 --dist loadscope
+	$(UPSTREAM)/bin/python -m pytest tests --numprocesses 2 --dist worksteal
 
 # Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
 test-kernels: install
@@ -73,6 +73,20 @@ test-kernels: install
 # Every config of a vision transformer that mmpretrain and mmseg ship, with LocAt attached: minutes.
 test-stock: install
 	$(BIN)/python -m pytest tests/test_layers -m stock
+
+# The documentation site and the notebook have requirements of their own.
+$(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
+	$(BIN)/python -m pip install --requirement requirements-docs.txt
+	@touch $@
+
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -W ignore -m mkdocs build --quiet
+	@echo "The site: work_dirs/site/index.html"
+
+# Runs the notebook from top to bottom; the result is a page with its pictures.
+test-notebook: $(VENV)/.installed-docs
+	mkdir -p work_dirs
+	$(BIN)/python -m nbconvert --execute --to html --output-dir work_dirs notebooks/tutorial.ipynb
 
 lint: install
 	$(BIN)/ruff check .
