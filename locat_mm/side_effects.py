@@ -1,6 +1,8 @@
 """Everything that importing ``locat_mm`` changes outside of it, in one place.
 
-Registering classes (:mod:`locat_mm.registry`) is the only other effect.
+The other effects are registrations: of classes with mmengine (:mod:`locat_mm.registry`) and of
+model names with timm (:mod:`locat_mm.models.timm_models`) and with mmpretrain
+(:mod:`locat_mm.models.mmpretrain_names`).
 """
 
 import logging
@@ -13,6 +15,7 @@ from mmengine.runner import CheckpointLoader
 from .checkpoint.reading import allow_plain_data
 from .checkpoint.sources import load_from_locat_mm
 from .checkpoint.writing import AtomicBackend
+from .models import mmpretrain_names
 
 __all__ = ['apply_side_effects']
 
@@ -26,10 +29,11 @@ def apply_side_effects() -> None:
     register_backend('locat_mm_atomic', AtomicBackend, force=True)
     # mmengine's schemes are regular expressions, matched at the start. URLs keep mmengine's loader.
     CheckpointLoader.register_scheme(
-        prefixes=['hf-hub:', 'timm:', r'(?!\S+://).+\.safetensors$'],
+        prefixes=['hf-hub:', 'mmpretrain:', 'timm:', r'(?!\S+://).+\.safetensors$'],
         loader=load_from_locat_mm,
         force=True,
     )
+    mmpretrain_names.register()
     # torch's weights-only unpickler reads the plain data in mmengine's checkpoints.
     allow_plain_data()
     # locat_mm.ops does not import OpenMMLab and uses Python's logging.

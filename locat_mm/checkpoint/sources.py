@@ -25,9 +25,16 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from . import reading
+from .names import to_openmmlab
 from .reading import read_content, read_file, unwrap
 
-__all__ = ['ReadAhead', 'load_from_locat_mm', 'read_state_dict', 'trust_checkpoints']
+__all__ = [
+    'ReadAhead',
+    'how_to_place',
+    'load_from_locat_mm',
+    'read_state_dict',
+    'trust_checkpoints',
+]
 
 #: Argument of torch.load.
 MapLocation = str | torch.device | dict[str, str] | Callable | None
@@ -43,8 +50,9 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
         source: a local ``.safetensors`` or a file of ``torch.save`` (a state dict, possibly
             under ``state_dict`` or ``model``); ``hf-hub:OWNER/NAME`` or
             ``hf-hub:OWNER/NAME@REVISION`` for a repository of the Hugging Face hub;
-            ``timm:NAME`` for a pretrained model of timm, with timm's current names. Files in the
-            hub's cache are used without network access.
+            ``timm:NAME`` for a pretrained model of timm, with timm's current names;
+            ``mmpretrain:SOURCE`` for official weights of one of these sources, under the names
+            of an mmpretrain classifier. Files in the hub's cache are used without network access.
         map_location: as in ``torch.load``.
 
     Returns:
@@ -64,6 +72,8 @@ def read_state_dict(source: str | Path, map_location: MapLocation = 'cpu') -> di
         state = _read_from_hub(name)
     elif scheme == 'timm':
         state = _read_from_timm(name)
+    elif scheme == 'mmpretrain':
+        state = _rename_for_mmpretrain(name)
     else:
         state = read_file(source)
     return _move(state, map_location)
@@ -180,7 +190,7 @@ def _find_weight_file(repo: str, revision: str | None) -> str:
         try:
             return hf_hub_download(repo, file, revision=revision)
         except LocalEntryNotFoundError as error:
-            raise FileNotFoundError(_how_to_place(repo, revision, error)) from error
+            raise FileNotFoundError(how_to_place(repo, revision, error)) from error
         except EntryNotFoundError:
             continue
         except GatedRepoError as error:
@@ -196,7 +206,20 @@ def _find_weight_file(repo: str, revision: str | None) -> str:
     raise ValueError(f'hf-hub:{repo} has no weight file: neither {" nor ".join(_WEIGHT_FILES)}')
 
 
-def _how_to_place(repo: str, revision: str | None, error: Exception) -> str:
+def how_to_place(
+    repo: str,
+    revision: str | None,
+    error: Exception,
+    use_path: str = 'give its path in place of the name',
+) -> str:
+    """What to tell a user whose machine has neither the weights nor the hub.
+
+    Args:
+        repo: ``OWNER/NAME`` on the hub.
+        revision: of the repository, or None.
+        error: of the hub's library.
+        use_path: what to do with the path of a copied file.
+    """
     option = f' --revision {revision}' if revision else ''
     folder = f'models--{repo.replace("/", "--")}'
     reason = str(error.__cause__ or error).partition('\n')[0]
@@ -204,8 +227,15 @@ def _how_to_place(repo: str, revision: str | None, error: Exception) -> str:
         f'{_WEIGHT_FILES[0]} of hf-hub:{repo} is not in the cache, and the hub is out of reach '
         f'({reason}). On a machine with network run `hf download {repo}{option}` and copy the '
         f'folder {folder} from its cache to {constants.HF_HUB_CACHE}; or copy '
-        f'{_WEIGHT_FILES[0]} alone and give its path in place of the name'
+        f'{_WEIGHT_FILES[0]} alone and {use_path}'
     )
+
+
+def _rename_for_mmpretrain(source: str) -> dict[str, Tensor]:
+    state = read_state_dict(source)
+    if any(key.startswith('backbone.') for key in state):
+        raise ValueError(f"{source} already has OpenMMLab's names")
+    return to_openmmlab(state, neck_norm=any('.gaug.' in key for key in state))
 
 
 def _read_from_timm(name: str) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Backbones, necks, heads and algorithms, registered with mmengine on import."""
 
+from . import mmpretrain_names, timm_models
 from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT, TIMMBackbone
 from .heads import LinearSegHead
 from .necks import PatchRepresentationRefinement
@@ -17,4 +18,6 @@ __all__ = [
     'LocAtViT',
     'PatchRepresentationRefinement',
     'TIMMBackbone',
+    'mmpretrain_names',
+    'timm_models',
 ]
