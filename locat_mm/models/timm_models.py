@@ -53,7 +53,8 @@ class EvaPRR(eva.Eva):
             self._add_prr()
 
     def _add_prr(self) -> None:
-        self.attn_pool = AttentionPoolPrr(self.embed_dim, num_heads=self._num_heads)
+        pool: Any = AttentionPoolPrr(self.embed_dim, num_heads=self._num_heads)
+        self.attn_pool = pool
         self.global_pool = 'prr'
 
 
