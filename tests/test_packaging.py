@@ -110,7 +110,7 @@ def test_metadata(metadata, root):
     assert metadata['Name'] == 'locat_mm'
     assert metadata['Version'] == __version__
     assert metadata['Requires-Python'] == '>=3.10'
-    assert set(metadata.get_all('Provides-Extra')) == {'onedl', 'openmmlab', 'demo'}
+    assert set(metadata.get_all('Provides-Extra')) == {'onedl', 'openmmlab', 'demo', 'deploy'}
 
 
 @pytest.mark.parametrize(
@@ -119,13 +119,14 @@ def test_metadata(metadata, root):
         ('onedl', 'requirements.txt'),
         ('openmmlab', 'requirements-openmmlab.txt'),
         ('demo', 'requirements.txt'),
+        ('deploy', 'requirements-dev.txt'),
     ],
 )
 def test_extras_admit_the_pinned_stack(metadata, root, extra, pins):
     pinned = dict(re.findall(r'^([\w-]+)==(\S+)$', (root / pins).read_text(), re.MULTILINE))
     needed = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
     needed = [one for one in needed if one.marker and one.marker.evaluate({'extra': extra})]
-    assert len(needed) == {'onedl': 4, 'openmmlab': 7, 'demo': 3}[extra]
+    assert len(needed) == {'onedl': 4, 'openmmlab': 7, 'demo': 3, 'deploy': 3}[extra]
     for one in needed:
         assert one.specifier.contains(pinned[one.name]), one
 

@@ -1,8 +1,8 @@
 """Models in formats that run without this package: ONNX and ``torch.export``."""
 
-from .checking import Comparison, compare, load, other_sizes
+from .checking import Comparison, compare, load
 from .exporting import OPSET, SUFFIXES, check_output_file, export, require_onnx, trace
-from .network import ImageNetwork, describe, size_multiple
+from .network import ImageNetwork, describe, other_sizes, size_multiple
 
 __all__ = [
     'OPSET',

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .network import ImageNetwork, size_multiple
+from .network import ImageNetwork
 
-__all__ = ['Comparison', 'compare', 'load', 'other_sizes']
+__all__ = ['Comparison', 'compare', 'load']
 
 
 class Comparison(NamedTuple):
@@ -30,14 +30,6 @@ class Comparison(NamedTuple):
     scale: float
     torch_seconds: float
     file_seconds: float
-
-
-def other_sizes(network: ImageNetwork, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The example's size and two more: one smaller and higher, one larger and wider."""
-    step = size_multiple(network)
-    rows, columns = size
-    smaller = max(columns - 2 * step, 2 * step)
-    return [size, (rows + step, smaller), (rows + 2 * step, columns + 5 * step)]
 
 
 def load(path: Path, file_format: str) -> Callable[[Tensor], Sequence[np.ndarray]]:

@@ -14,7 +14,7 @@ from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
 
 from .hosts import any_batch_size, any_image_size
-from .network import ImageNetwork, has_windows, size_multiple
+from .network import ImageNetwork, has_windows, other_sizes, size_multiple
 
 __all__ = ['OPSET', 'SUFFIXES', 'check_output_file', 'export', 'require_onnx', 'trace']
 
@@ -105,11 +105,25 @@ def trace(
         if not static:
             stack.enter_context(any_image_size(network))
         try:
-            return torch.export.export(network, (image,), dynamic_shapes=(axes,), strict=False)
+            program = torch.export.export(network, (image,), dynamic_shapes=(axes,), strict=False)
         except UserError as error:
-            what = 'the batch size' if static else 'batch size, height and width'
-            hint = '' if static else ' Fix height and width: --size HEIGHT WIDTH --static'
-            raise ValueError(f'{what} cannot stay open for this model.{hint}\n{error}') from error
+            raise ValueError(_not_open(static, error)) from error
+    # What torch.export takes for a condition on sizes shows only when the program runs.
+    module = program.module()
+    for rows, columns in [size] if static else other_sizes(network, size):
+        for batch in (1, batch_size + 1):
+            try:
+                with torch.no_grad():
+                    module(torch.zeros(batch, channels, rows, columns))
+            except AssertionError as error:
+                raise ValueError(_not_open(static, error)) from error
+    return program
+
+
+def _not_open(static: bool, error: Exception) -> str:
+    what = 'the batch size' if static else 'batch size, height and width'
+    hint = '' if static else ' Fix height and width: --size HEIGHT WIDTH --static'
+    return f'{what} cannot stay open for this model.{hint}\n{error}'
 
 
 def export(

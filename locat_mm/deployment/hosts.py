@@ -16,7 +16,7 @@ import torch
 from mmpretrain.models.utils.attention import ShiftWindowMSA as ClassifierShiftWindowMSA
 from mmseg.models.backbones.swin import ShiftWindowMSA as SegmentorShiftWindowMSA
 from mmseg.models.backbones.vit import VisionTransformer as SegmentorViT
-from timm.layers import to_2tuple
+from timm.layers import pos_embed_sincos, to_2tuple
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -41,6 +41,8 @@ def any_image_size(network: nn.Module) -> Iterator[None]:
         for name, file in list(sys.modules.items()):
             if name.startswith('mmpretrain.') and vars(file).get('resize_pos_embed') is resize:
                 stack.enter_context(patch.object(file, 'resize_pos_embed', _resize_pos_embed))
+        # float() of a symbolic size is a constant: in the rotary embedding of DINOv3.
+        stack.enter_context(patch.object(pos_embed_sincos, 'float', torch.sym_float, create=True))
         stack.enter_context(patch.object(SegmentorViT, '_pos_embeding', _embed_positions))
         stack.enter_context(patch.object(nn.AdaptiveAvgPool2d, 'forward', _pool))
         yield

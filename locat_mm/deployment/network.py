@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..version import __version__
 
-__all__ = ['ImageNetwork', 'describe', 'size_multiple']
+__all__ = ['ImageNetwork', 'describe', 'has_windows', 'other_sizes', 'size_multiple']
 
 #: task -> the outputs that can be asked for; the first is the default.
 OUTPUTS = dict(
@@ -152,6 +152,14 @@ def size_multiple(network: nn.Module) -> int:
         if isinstance(module, nn.Conv2d):
             return max(module.stride)  # type: ignore[call-overload]
     raise ValueError('the backbone has no convolution to tell the size of a patch from')
+
+
+def other_sizes(network: nn.Module, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The example's size and two more: one smaller and higher, one larger and wider."""
+    step = size_multiple(network)
+    rows, columns = size
+    smaller = max(columns - 2 * step, 2 * step)
+    return [size, (rows + step, smaller), (rows + 2 * step, columns + 5 * step)]
 
 
 def has_windows(network: nn.Module) -> bool:

@@ -57,7 +57,12 @@ def gaussian_parameters(
     with _no_autocast(q.device.type):
         dtype = q.dtype if q.dtype == torch.float64 else torch.float32
         patches = q[:, :, num_prefix_tokens:].to(dtype)
-        logits = _Logits.apply(patches, weight.to(dtype), bias.to(dtype))
+        weight, bias = weight.to(dtype), bias.to(dtype)
+        if torch.compiler.is_exporting():
+            # Contiguous results: the order of other strides would depend on the batch size.
+            variance = max_variance * torch.sigmoid(F.linear(patches, weight[:2], bias[:2]))
+            return variance, F.softplus(F.linear(patches, weight[2:], bias[2:]).squeeze(-1))
+        logits = _Logits.apply(patches, weight, bias)
         variance = (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1)
         return variance, F.softplus(logits[2])
 
