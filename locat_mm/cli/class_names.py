@@ -50,7 +50,7 @@ def find_classes(
                 'one name per line, in the order of their values, and give --classes FILE'
             )
         classes = found['classes']
-        names = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+        names = [classes] if isinstance(classes, str) else [str(name).strip() for name in classes]
     palette = next((info['palette'] for info in known if info.get('palette')), None)
     fits = palette is not None and len(palette) == len(names)
     return names, [list(colour) for colour in palette] if palette is not None and fits else None

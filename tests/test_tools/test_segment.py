@@ -173,7 +173,8 @@ def test_backbone_of_a_config(segment, place, root, kind):
     cfg.model.backbone.update(out_type='featmap')
     if kind != 'stock':
         cfg.model.backbone.update(final_norm=False, init_cfg=None)
-    direct = MODELS.build(cfg.model.backbone).eval()
+    direct = MODELS.build(cfg.model.backbone)
+    direct.eval()  # mmpretrain's returns None
     direct.load_state_dict(model.backbone.state_dict(), strict=False)  # its final norm is left out
     mean, std = [127.5] * 3, [64.0] * 3
     if kind == 'stock':
