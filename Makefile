@@ -47,8 +47,11 @@ reliability: install
 	$(BIN)/python -m tests.soak.cost --out tests/soak/logs/cost.log
 	$(BIN)/python -m tests.soak.data_scale --out tests/soak/logs/data_scale.md
 
+# Modules stay whole and in the order of tests/conftest.py, the slow ones first.
+PARALLEL := --numprocesses 2 --dist loadscope --no-loadscope-reorder
+
 test: install
-	$(BIN)/python -m pytest tests --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest tests $(PARALLEL)
 
 # The same tests on upstream's packages, in an environment of their own. mmcv is compiled for it:
 # half an hour on two cores.
@@ -64,7 +67,7 @@ $(UPSTREAM)/.installed: requirements.txt requirements-dev.txt requirements-openm
 	@touch $@
 
 test-openmmlab: $(UPSTREAM)/.installed
-	$(UPSTREAM)/bin/python -m pytest tests --numprocesses 2 --dist worksteal
+	$(UPSTREAM)/bin/python -m pytest tests $(PARALLEL)
 
 # Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
 test-kernels: install
@@ -76,7 +79,7 @@ test-stock: install
 
 # The documentation site and the notebook have requirements of their own.
 $(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt
-	$(BIN)/python -m pip install --requirement requirements-docs.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-docs.txt
 	@touch $@
 
 docs: $(VENV)/.installed-docs

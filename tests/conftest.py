@@ -19,6 +19,17 @@ from tests.support import ROOT  # noqa: E402
 from tests.support.formatting import skip_config_formatting  # noqa: E402
 from tests.support.workplace import Workplace  # noqa: E402
 
+#: What takes longest starts first, so that no worker has to wait for another one at the end.
+SLOW = ('soak', 'integration', 'test_ops/test_backends', 'test_engine', 'test_configs')
+
+
+def pytest_collection_modifyitems(items):
+    def place(item):
+        path = str(Path(item.path).relative_to(ROOT / 'tests'))
+        return next((i for i, folder in enumerate(SLOW) if path.startswith(folder)), len(SLOW))
+
+    items.sort(key=place)
+
 
 def pytest_configure():
     # make test runs two workers, with one thread each.

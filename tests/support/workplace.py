@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -19,7 +20,6 @@ class Workplace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._count = 0
 
     def command(self, script: str, *args: object) -> list[str]:
         """``script`` is a path inside tools/, or an absolute one."""
@@ -46,8 +46,9 @@ class Workplace:
             processes: how many of it to run, which talk to each other as those of
                 tools/dist_train.sh do.
         """
-        self._count += 1
-        log = self.folder / f'output_{os.getpid()}_{self._count}.txt'
+        handle, name = tempfile.mkstemp('.txt', 'output_', self.folder)
+        os.close(handle)
+        log = Path(name)
         if processes == 1:
             started = [self.start(script, *args, log=log)]
         else:

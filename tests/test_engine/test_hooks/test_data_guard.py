@@ -1,7 +1,6 @@
 """Runs on data that is broken: one error with the file's name, or a run without it and a report."""
 
 import multiprocessing
-import runpy
 import signal
 from pathlib import Path
 
@@ -267,10 +266,3 @@ def test_tiny_images_pass_the_recipes(size, tmp_path):
             info['reduce_zero_label'] = True
             pipeline = BaseSegDataset(pipeline=loader.dataset.pipeline, lazy_init=True).pipeline
             assert pipeline(info)['inputs'].ndim == 3
-
-
-def test_data_scale():
-    """The long check's own functions, on few files."""
-    scale = runpy.run_path(str(ROOT / 'reliability' / 'data_scale.py'))
-    rows = scale['measure'](Path('scale'), 500)
-    assert [row['files'] for row in rows] == [500] * len(rows) and len(rows) == 5
