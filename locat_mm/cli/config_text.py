@@ -137,7 +137,7 @@ def choose_length(task: str, count: int) -> Length:
     if task == 'classify':
         batch = min(max(count // 10, 8), 64, count)
         iterations = count // batch
-        epochs = min(max(5_000 // iterations, 10), 100)
+        epochs = round(min(max(5_000 // iterations, 10), 100), -1)
         words = f'{epochs} epochs of {iterations} iterations'
         return Length(batch, epochs, epochs // 10, words)
     largest, passes, fewest, most = _LENGTHS[task]

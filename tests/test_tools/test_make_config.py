@@ -1,6 +1,6 @@
 """tools/misc/make_config.py: the config fits the data, and bad data gives one clear error."""
 
-import json
+import re
 import runpy
 import shutil
 import sys
@@ -92,8 +92,8 @@ def train(root, monkeypatch, config, *options):
     monkeypatch.setattr(sys, 'argv', argv)
     DefaultScope._instance_dict.clear()
     runpy.run_path(str(root / 'tools/train.py'), run_name='__main__')
-    [log] = Path('work_dirs', Path(config).stem).glob('*/vis_data/scalars.json')
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    [log] = Path('work_dirs', Path(config).stem).glob('*/*.log')
+    return log.read_text()
 
 
 @pytest.mark.parametrize('is_class', [True, False], ids=['0 is a class', '0 has no label'])
@@ -110,10 +110,12 @@ def test_value_0_both_ways(tool, root, tmp_path, monkeypatch, checkpoint, capsys
     assert 15 <= len(Path('mine.py').read_text().splitlines()) <= 50
     short = ('train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'train_dataloader.batch_size=2')
     log = train(root, monkeypatch, 'mine.py', *short)
-    assert 0 <= log[-1]['mIoU'] <= 100
+    assert 0 < float(re.findall(r'mIoU: ([\d.]+)', log)[-1]) <= 100
     saved = torch.load('work_dirs/mine/iter_2.pth', weights_only=False)
     start = torch.load(checkpoint)['state_dict']
-    assert all(torch.equal(saved['state_dict'][f'backbone.{k}'], v) for k, v in start.items())
+    for key, value in saved['state_dict'].items():  # frozen
+        if key.startswith('backbone.'):
+            assert torch.equal(value, start[key.removeprefix('backbone.')])
     assert tuple(saved['meta']['dataset_meta']['classes']) == cfg.classes
 
 
@@ -276,7 +278,7 @@ BAD = {
         lambda d: (d / 'classes.txt').unlink(),
         'no file data/classes.txt(.|\n)*hold the values 0, 1, 2',
     ),
-    'short class file': (lambda d: write_classes(d, 'one'), 'no name for value 2 in 8 masks'),
+    'short class file': (lambda d: write_classes(d, 'one'), 'no name for value 1 in 8 masks'),
     'name missing': (
         lambda d: write_classes(d, 'background', 'leaf'),
         r"2 names, where value 0 is 'background': there is no name for value 2",
@@ -351,7 +353,7 @@ def test_the_rule():
     del uses[0]
     reduced, reason = choose_zero_label(['a', 'b', 'c'], uses)
     assert not reduced and '--reduce-zero-label' in reason
-    with pytest.raises(ValueError, match='no name for value 2 in 1 masks, such as 2.png'):
+    with pytest.raises(ValueError, match='no name for value 1 in 1 masks, such as 1.png; value 2'):
         choose_zero_label(['a'], uses)
     with pytest.raises(ValueError, match='value 255 only'):
         choose_zero_label(['a'], {255: uses[255]})

@@ -50,11 +50,13 @@ def test_the_commands_run(run, root, tmp_path, capsys):
         for line in block.splitlines() if language == 'bash' else ():
             run(line)
             seen.append(line)
-    assert len(seen) == 11
+    assert len(seen) == 13
     printed = capsys.readouterr().out
     assert 'background\n' in printed and "value 0 is the first name, 'background'" in printed
     assert 'Value 0 has no label' in printed
     assert Config.fromfile('digits_only.py').reduce_zero_label is True
     assert Config.fromfile('named.py').classes[:2] == ('zero', 'one')
-    scalars = next(tmp_path.glob('work_dirs/scenes/*/vis_data/scalars.json')).read_text()
-    assert 'mIoU' in scalars
+    logs = [path.read_text() for path in tmp_path.glob('work_dirs/scenes/*/*.log')]
+    assert sum('mIoU' in log for log in logs) == 2  # of training and of the test
+    [log] = (path.read_text() for path in tmp_path.glob('work_dirs/digits/*/*.log'))
+    assert 'accuracy/top1' in log
