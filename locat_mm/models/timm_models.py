@@ -34,6 +34,8 @@ class EvaPRR(eva.Eva):
         kwargs: of ``Eva``.
     """
 
+    attn_pool: Any
+
     def __init__(self, global_pool: str = 'prr', num_heads: int = 12, **kwargs) -> None:
         self._num_heads = num_heads
         pool = 'token' if global_pool == 'prr' else global_pool

@@ -10,6 +10,7 @@ from modelindex.load_model_index import load
 
 from locat_mm.checkpoint import read_state_dict
 from locat_mm.models import mmpretrain_names
+from locat_mm.registry import MODELS
 
 from .conftest import COMMIT, assert_logits
 
@@ -38,6 +39,20 @@ def small_mmpretrain(golden, pretrained=True, name=CLASSIFIER) -> torch.nn.Modul
 def test_timm_loads_the_authors_weights(golden, hub):
     hub.add(REPO, golden.state_dict)
     assert_logits(small_timm(golden), golden)
+
+
+def test_the_name_is_a_source_of_weights_and_a_backbone(hub):
+    weights = timm.create_model('locatvit_tiny').state_dict()
+    hub.add(REPO, weights)
+    state = read_state_dict('timm:locatvit_tiny')
+    assert state.keys() == weights.keys()
+    assert all(torch.equal(state[key], value) for key, value in weights.items())
+    cfg = dict(type='locat_mm.TIMMBackbone', model_name='locatvit_tiny', pretrained=True)
+    backbone = MODELS.build(dict(cfg, out_indices=[2, 11]))
+    assert torch.equal(backbone.model.cls_token, weights['cls_token'])
+    assert [m.shape for m in backbone(torch.randn(1, 3, 64, 48))] == [(1, 192, 4, 3)] * 2
+    with pytest.raises(TypeError, match='already'):
+        MODELS.build(dict(type='locat_mm.LocAt', backbone=cfg))
 
 
 def test_timm_takes_a_revision_or_a_file(golden, hub):
@@ -81,6 +96,16 @@ def test_mmpretrain_lists_the_classifiers(root):
     assert mmpretrain.list_models('vit-base*')
     mmpretrain_names.register()  # again: nothing happens
     assert mmpretrain.list_models('*locat*') == names
+
+
+def test_the_index_is_found_in_an_installation_and_in_a_clone(tmp_path):
+    package = tmp_path / 'locat_mm'
+    with pytest.raises(FileNotFoundError, match='no configs/locat/classifiers.yml in .*mim or'):
+        mmpretrain_names.find_root(package)
+    for root in (tmp_path, package / '.mim'):
+        (root / 'configs/locat').mkdir(parents=True)
+        (root / 'configs/locat/classifiers.yml').touch()
+        assert mmpretrain_names.find_root(package) == root
 
 
 def test_the_two_indexes_agree(root):
