@@ -4,15 +4,14 @@ import mmpretrain
 import pytest
 import timm
 import torch
-from golden import Golden
 from mmpretrain.apis.model import ModelHub
 from modelindex.load_model_index import load
 
 from locat_mm.checkpoint import read_state_dict
 from locat_mm.models import mmpretrain_names
 from locat_mm.registry import MODELS
-
-from .conftest import COMMIT, assert_logits
+from tests.support.checkpoints import COMMIT, assert_logits
+from tests.support.golden import Golden
 
 REPO = 'sinahmr/locatvit_tiny'
 CLASSIFIER = 'locatvit-tiny_in1k'

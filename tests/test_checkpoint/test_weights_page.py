@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from golden import Golden
 from timm.models import VisionTransformer
 
 import locat_mm
+from tests.support.golden import Golden
 
 PAGE = (Path(__file__).parents[2] / 'docs/weights.md').read_text()
 BLOCKS = [

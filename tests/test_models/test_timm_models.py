@@ -3,11 +3,11 @@
 import pytest
 import timm
 import torch
-from golden import Golden
 from timm.data import resolve_data_config
 from timm.optim import create_optimizer_v2
 
 import locat_mm  # noqa: F401
+from tests.support.golden import Golden
 
 FAMILIES = ('locatvit', 'locatregvit', 'locatropevit', 'locatswin')
 SIZES = ('tiny', 'small', 'base')
