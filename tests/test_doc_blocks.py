@@ -22,7 +22,12 @@ from tests.test_docs import BLOCK, PAGES, commands
 #: One command: a script of ours and its arguments, up to a comment.
 COMMAND = re.compile(r'(?:python )?((?:tools|benchmarks)/[\w/]+\.(?:py|sh))([^\n#]*)')
 #: Arguments of dist_train.sh and the like go to these.
-LAUNCHED = {'dist_train': 'train', 'slurm_train': 'train', 'dist_test': 'test', 'slurm_test': 'test'}
+LAUNCHED = {
+    'dist_train': 'train',
+    'slurm_train': 'train',
+    'dist_test': 'test',
+    'slurm_test': 'test',
+}
 
 
 def lines(page: Path) -> list[tuple[str, list[str]]]:

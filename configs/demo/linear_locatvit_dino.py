@@ -1,9 +1,4 @@
-_base_ = [
-    '../_base_/models/demo_linear_classifier.py',
-    '../_base_/datasets/digit_objects.py',
-    '../_base_/schedules/demo_linear_10e.py',
-    '../_base_/runtime_demo_pretrain.py',
-]
+_base_ = ['./linear_vit_dino.py']
 
 model = dict(
     backbone=dict(

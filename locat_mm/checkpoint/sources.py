@@ -114,7 +114,7 @@ def load_from_locat_mm(filename: str, map_location: MapLocation = None) -> Any:
     ahead = ReadAhead.take(filename)
     if ahead is not None:
         return ahead
-    if re.match(r'hf-hub:|timm:|\S+://', filename) or filename.endswith('.safetensors'):
+    if re.match(r'hf-hub:|timm:|mmpretrain:|\S+://', filename) or filename.endswith('.safetensors'):
         return read_state_dict(filename, map_location)
     content = read_content(filename, map_location)
     if not isinstance(content, Mapping):

@@ -113,7 +113,9 @@ class GaussianAugment(nn.Module):
         """
         # No branch on the grid, and no min() of it: both would fix an exported model to one size.
         # Under torch.jit.trace, sizes are tensors, which sym_min refuses.
-        smaller = torch.sym_min if torch.compiler.is_exporting() else min
+        # Export keeps sizes open only through torch's own minimum, which torch.compile lacks.
+        keeps_open = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+        smaller = torch.sym_min if keeps_open else min
         max_variance = self.max_variance * (smaller(*grid_size) / min(self.grid_size))
         # In float32: a half type would round the offset.
         dtype = torch.promote_types(self.log_var.weight.dtype, torch.float32)

@@ -74,7 +74,12 @@ ATTACHED = {
     'mmseg Swin': ('mmseg', dict(type='SwinTransformer', **MM_SWIN)),
     'mmpretrain Swin': (
         'mmpretrain',
-        dict(type='SwinTransformer', arch=MM_SWIN | dict(window_size=None), window_size=4),
+        dict(
+            type='SwinTransformer',
+            arch=MM_SWIN | dict(window_size=None),
+            window_size=4,
+            pad_small_map=True,
+        ),
     ),
 }
 ATTACHED['mmpretrain Swin'][1]['arch'].pop('window_size')

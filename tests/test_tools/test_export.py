@@ -151,7 +151,7 @@ def test_swin_has_one_size(make, main, capsys):
 def test_errors_come_before_any_work_and_leave_nothing(make, main, root, tmp_path, monkeypatch):
     config, checkpoint, _ = make('classifier')
     (tmp_path / 'file').write_text('')
-    base = str(root / 'configs' / '_base_' / 'segmentation.py')
+    base = str(root / 'configs' / '_base_' / 'datasets' / 'ade20k.py')
     other = make('segmentor')[1]
     before = sorted(tmp_path.rglob('*'))
 
