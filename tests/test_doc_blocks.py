@@ -1,7 +1,7 @@
-"""Code blocks and commands of README and docs: options are the tools', Python parses, configs build.
+"""Blocks of README and docs: options of commands exist, Python parses, the wrapper builds.
 
-Pages with a test of their own run whole: inference.md, own_data.md, hosts.md, weights.md, export.md,
-packaging.md, the notebook.
+Pages with a test of their own run whole: inference.md, own_data.md, hosts.md, weights.md,
+export.md, packaging.md, the notebook.
 """
 
 import ast

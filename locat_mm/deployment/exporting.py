@@ -3,7 +3,7 @@
 import errno
 import importlib
 import json
-import os
+import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,12 @@ def check_output_file(path: str | Path, file_format: str, force: bool = False) -
     if path.exists() and not force:
         raise FileExistsError(f'{path} exists: give another name, or --force to overwrite it')
     above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise OSError(f'{path} cannot be written: {above} is no folder that can be written to')
+    try:  # permissions say nothing to root, and nothing of read-only file systems
+        tempfile.TemporaryFile(dir=above).close()
+    except OSError as error:
+        raise OSError(
+            f'{path} cannot be written: {above} is no folder that can be written to ({error})'
+        ) from error
     return path
 
 
