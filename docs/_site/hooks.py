@@ -110,5 +110,8 @@ def _describe(name: str, title: str) -> str:
         value = getattr(package, member)
         if callable(value) and not inspect.getdoc(value):
             raise PluginError(f'{name}.{member} is public and has no docstring')
-        lines += [f'::: {name}.{member}', '']
+        # By where it is defined: a function may have the name of its module.
+        is_own = callable(value) and value.__module__.startswith('locat_mm')
+        path = f'{value.__module__}.{value.__qualname__}' if is_own else f'{name}.{member}'
+        lines += [f'::: {path}', '']
     return '\n'.join(lines)
