@@ -186,6 +186,10 @@ def read_class_folder(root: Path, val_fraction: float, seed: int) -> ClassFolder
             f'{root} has {len(first)} class folders ({_some(first) or "none"}); at least 2 are '
             f'needed. Expected:\n{layout}\nIt holds: {_contents(root)}'
         )
+    if first == ['images', 'masks']:
+        raise ValueError(
+            f'{root} holds images and masks, and no class folders: use --task decode or upernet'
+        )
     if others and others[0] != first:
         differing = sorted(set(first) ^ set(others[0]))
         raise ValueError(

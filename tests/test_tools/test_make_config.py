@@ -307,6 +307,10 @@ def test_bad_class_folders(tool, tmp_path):
     (data / 'photo.jpg').write_bytes(b'')
     with pytest.raises(ValueError, match='0 class folders'):
         tool('--from-scratch', **options)
+    make_masks(data)
+    with pytest.raises(ValueError, match='holds images and masks, and no class folders'):
+        tool('--from-scratch', **options)
+    shutil.rmtree(data)
     make_classes(data)
     shutil.rmtree(data / 'val/cat')
     with pytest.raises(ValueError, match='the same class folders; only one of them has cat'):

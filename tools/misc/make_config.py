@@ -78,7 +78,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument('--seed', type=int, default=0, help='of the random split')
     parser.add_argument('--num-workers', type=int, help='number of processes that read the files')
-    parser.add_argument('--force', action='store_true', help='overwrite the config')
+    parser.add_argument('--force', action='store_true', help='overwrite the config and its lists')
     args = parser.parse_args(argv)
     if args.out.suffix != '.py' or not args.out.stem.isidentifier():
         parser.error(f'--out must be a name of letters, digits and _ with .py, got {args.out}')
@@ -265,8 +265,9 @@ def classify(args: argparse.Namespace) -> tuple[ClassFolder, list[str]]:
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    if args.out.exists() and not args.force:
-        raise FileExistsError(f'{args.out} exists: give another name, or --force to overwrite it')
+    for path in (args.out, *(split_file(args.out, split) for split in ('train', 'val'))):
+        if path.exists() and not args.force:
+            raise FileExistsError(f'{path} exists: give another --out, or --force to overwrite it')
     model = find_model(args.model, args.task)
     weights = choose_weights(args, model)
     init_default_scope('mmpretrain' if args.task == 'classify' else 'mmseg')
