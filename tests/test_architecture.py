@@ -1,7 +1,8 @@
-"""Data flows one way: each folder of the package imports only from folders below it."""
+"""The parts of the package in order: a part imports lower parts only, and nothing in a cycle."""
 
 import ast
-from graphlib import TopologicalSorter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,85 +10,140 @@ import pytest
 from tests.support import ROOT
 
 PACKAGE = ROOT / 'locat_mm'
-#: From the ground up. A folder imports from those before it, and from itself.
-ORDER = (
-    *('version', 'distribution', 'helpers', 'registry', 'config', 'mmengine_internals'),
-    *('ops', 'layers', 'checkpoint', 'models', 'datasets', 'evaluation', 'analysis'),
-    *('deployment', 'engine', 'cli', 'side_effects', '__init__', '__main__'),
+#: From the lowest to the highest. A part may import itself and the parts of lower layers. Parts in
+#: the same layer do not import each other.
+LAYERS = (
+    ('version', 'helpers', 'distribution', 'ops'),
+    ('mmengine_internals', 'registry', 'config'),
+    ('layers',),
+    ('checkpoint',),
+    ('models',),
+    ('datasets',),
+    ('analysis', 'evaluation', 'deployment'),
+    ('engine',),
+    ('cli',),
+    # What `import locat_mm` and `python -m locat_mm` do.
+    ('side_effects',),
+    ('locat_mm',),
+    ('__main__',),
 )
-#: Folders that know nothing of each other, whatever their order above.
-APART = [('evaluation', 'analysis'), ('datasets', 'models')]
-OPENMMLAB = ('mmengine', 'mmcv', 'mmseg', 'mmpretrain')
+HEIGHT = {part: height for height, parts in enumerate(LAYERS) for part in parts}
+OPENMMLAB = {'mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'mmdet'}
+MOST_LINES, MOST_LINES_OF_KERNELS = 400, 600
 
 
-def modules() -> dict[str, Path]:
-    """Dotted name below the package -> file."""
-    files = [f for f in PACKAGE.rglob('*.py') if '.mim' not in f.parts]
-    return {'.'.join(f.relative_to(PACKAGE).with_suffix('').parts): f for f in files}
+def name_of(path: Path) -> str:
+    """``locat_mm.ops`` for ``locat_mm/ops/__init__.py``."""
+    parts = path.relative_to(ROOT).with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
-MODULES = modules()
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob('*.py')) if '.mim' not in path.parts}
 
 
-def imports(name: str) -> set[str]:
-    """All modules that a module names in imports, inside of functions too, as absolute names."""
-    found = set()
-    package = ['locat_mm', *name.split('.')[:-1]]
-    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding='utf-8'))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            module = '.'.join([*base, *([node.module] if node.module else [])])
-            for alias in node.names:
-                full = f'{module}.{alias.name}'
-                is_module = _module_of(full) is not None
-                found.add(full if is_module else module)
-    return found
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """All modules that a module imports, also those that a function imports."""
+    is_package = FILES[module].name == '__init__.py'
+    tree = ast.parse(FILES[module].read_text())
+    return frozenset(
+        name for node in ast.walk(tree) for name in imported_by(node, module, is_package)
+    )
 
 
-def _module_of(name: str) -> str | None:
-    """The module or package of ours with an absolute name."""
-    short = name.removeprefix('locat_mm.')
-    return next((m for m in (short, f'{short}.__init__') if m in MODULES), None)
+def imported_by(node: ast.AST, module: str, is_package: bool) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    if not isinstance(node, ast.ImportFrom):
+        return
+    base = node.module or ''
+    if node.level:
+        parts = module.split('.')
+        parts = parts[: len(parts) - node.level + is_package]
+        base = '.'.join([*parts, *base.split('.')] if base else parts)
+    for alias in node.names:
+        inner = f'{base}.{alias.name}'
+        yield inner if inner in FILES else base
 
 
-def own_imports(name: str) -> set[str]:
+def part_of(module: str) -> str:
+    return module.split('.')[1] if '.' in module else module
+
+
+def inside(module: str) -> set[str]:
     """The modules of the package that a module imports."""
-    own = {_module_of(i) for i in imports(name) if i.startswith('locat_mm.')}
-    return {m for m in own if m is not None} - {name}
+    return {name for name in imports_of(module) if name in FILES}
 
 
-def room(name: str) -> str:
-    return name.partition('.')[0]
+def test_every_part_has_a_layer():
+    assert {part_of(module) for module in FILES} == HEIGHT.keys()
 
 
-def test_every_folder_has_its_place():
-    assert {room(name) for name in MODULES} == set(ORDER)
+@pytest.mark.parametrize('module', FILES)
+def test_imports_are_of_lower_parts(module):
+    part = part_of(module)
+    wrong = {
+        name
+        for name in inside(module)
+        if part_of(name) != part and HEIGHT[part_of(name)] >= HEIGHT[part]
+    }
+    assert not wrong, f'{part} may import lower parts only'
 
 
-@pytest.mark.parametrize('name', sorted(MODULES))
-def test_no_import_runs_up(name):
-    allowed = ORDER[: ORDER.index(room(name)) + 1]
-    up = {m for m in own_imports(name) if room(m) not in allowed}
-    assert not up
-    for pair in APART:
-        if room(name) in pair:
-            other = pair[1 - pair.index(room(name))]
-            assert not {m for m in own_imports(name) if room(m) == other}
+def test_no_cycle():
+    """Neither inside a folder nor through imports in functions."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, ' -> '.join([*path[path.index(module) :], module])
+        if module not in done:
+            for name in sorted(inside(module)):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in FILES:
+        visit(module, ())
+    assert done == FILES.keys()
 
 
-def test_no_circle():
-    # The face of a package (its __init__) names all its modules; they do not import it.
-    TopologicalSorter({name: own_imports(name) for name in MODULES}).prepare()
+def test_ops_need_no_openmmlab():
+    """The modules of the package that they import need none either."""
+    seen: set[str] = set()
+    waiting = {module for module in FILES if part_of(module) == 'ops'}
+    while waiting:
+        module = waiting.pop()
+        seen.add(module)
+        others = {name.partition('.')[0] for name in imports_of(module)}
+        assert not others & OPENMMLAB, module
+        waiting |= inside(module) - seen
+    assert len(seen) > 10
 
 
-@pytest.mark.parametrize('name', [n for n in sorted(MODULES) if room(n) == 'ops'])
-def test_tensor_functions_know_no_openmmlab(name):
-    assert not {i for i in imports(name) if i.partition('.')[0] in OPENMMLAB}
+def test_only_tools_import_the_command_line():
+    users = {module for module in FILES if any(part_of(name) == 'cli' for name in inside(module))}
+    assert {part_of(module) for module in users} <= {'cli'}
 
 
-@pytest.mark.parametrize('name', sorted(MODULES))
-def test_a_reader_can_hold_a_module(name):
-    lines = len(MODULES[name].read_text(encoding='utf-8').splitlines())
-    assert lines <= (600 if name.endswith('_kernels') else 400)
+@pytest.mark.parametrize('module', FILES)
+def test_no_file_is_long(module):
+    path = FILES[module]
+    most = MOST_LINES_OF_KERNELS if path.name.endswith('_kernels.py') else MOST_LINES
+    assert len(path.read_text().splitlines()) <= most
+
+
+@pytest.mark.parametrize(
+    'code, names',
+    [
+        ('import a.b, c', {'a.b', 'c'}),
+        ('from . import config', {'locat_mm.config'}),
+        ('from .ops import BACKENDS', {'locat_mm.ops'}),
+        ('def f():\n    from .ops import geometry', {'locat_mm.ops.geometry'}),
+    ],
+)
+def test_imports_are_found(code, names):
+    found = (
+        name
+        for node in ast.walk(ast.parse(code))
+        for name in imported_by(node, 'locat_mm.helpers', False)
+    )
+    assert set(found) == names
