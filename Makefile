@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -76,6 +76,11 @@ test-kernels: install
 # Every config of a vision transformer that mmpretrain and mmseg ship, with LocAt attached: minutes.
 test-stock: install
 	$(BIN)/python -m pytest tests/test_layers -m stock
+
+# Exported files of every family and host, in onnxruntime: minutes.
+test-export: install
+	$(BIN)/python -m pytest tests/test_deployment tests/test_tools/test_export.py \
+	  -m 'export or not export' $(PARALLEL)
 
 # The documentation site and the notebook have requirements of their own.
 $(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt

@@ -37,7 +37,7 @@ from locat_mm.ops.backends import triton as attention
 from locat_mm.ops.backends import triton_parameters as parameters
 from locat_mm.ops.geometry import Geometry
 
-__all__ = ['CARDS', 'Case', 'Compiled', 'cases', 'compile_case']
+__all__ = ['CARDS', 'Case', 'Compiled', 'compile_case', 'every_case', 'sample']
 
 #: Compute capability -> name, and the shared memory of a block in KiB.
 CARDS = {
@@ -99,12 +99,14 @@ class _AbsentDriver:
         return 0
 
 
-def cases(whole: bool) -> Iterator[Case]:
-    """The sample, or every combination."""
-    if not whole:
-        for grid in ((14, 14), (32, 32)):
-            yield Case(grid)
-        return
+def sample(sides: list[int]) -> Iterator[Case]:
+    """One input per side of a square grid."""
+    for side in sides:
+        yield Case((side, side))
+
+
+def every_case() -> Iterator[Case]:
+    """Every combination of dtype, head width and grid."""
     for dtype in _DTYPES:
         for head_dim in (16, 32, 64, 80, 96, 128):
             # A fold needs padding columns: 14 of 16. 32 columns have none. 7 and 12 mask rows.
@@ -220,12 +222,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--all', action='store_true', help='every dtype, head width and grid')
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--all', action='store_true', help='every dtype, head width and grid')
+    which.add_argument(
+        '--sides', type=int, nargs='+', default=[14, 32], help='of square grids, in patches'
+    )
     parser.add_argument('--cards', type=int, nargs='+', default=list(CARDS), help='such as 80 90')
     parser.add_argument('--out', metavar='FILE.json', help='write the rows there, too')
     args = parser.parse_args(argv)
+    inputs = list(every_case() if args.all else sample(args.sides))
     rows, failures = [], []
-    todo = [(card, case) for card in args.cards for case in cases(args.all)]
+    todo = [(card, case) for card in args.cards for case in inputs]
     for number, (card, case) in enumerate(todo, 1):
         for kernel, compiled in compile_case(case, card).items():
             if isinstance(compiled, Exception):

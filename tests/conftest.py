@@ -1,5 +1,6 @@
 """Set-up that all tests share."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -46,6 +47,16 @@ def device() -> str:
 @pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_collections():
+    """Objects that live until the end are not searched again.
+
+    Every data set of mmengine calls ``gc.collect``, which takes 0.3 s with all libraries imported.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -85,6 +85,11 @@ ATTACHED = {
 ATTACHED['mmpretrain Swin'][1]['arch'].pop('window_size')
 
 
+def all_but(names, sample):
+    """All names as parameters; make test runs the sample, make test-export runs all."""
+    return [n if n == sample else pytest.param(n, marks=pytest.mark.export) for n in names]
+
+
 class Host(nn.Module):
     """A backbone in a model, as a segmentor has it."""
 
@@ -121,14 +126,14 @@ def check(network: ImageNetwork, tmp_path, file_format: str = 'onnx', static: bo
 
 
 @pytest.mark.parametrize('gaug', [False, True], ids=['plain', 'LocAt'])
-@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('family', all_but(FAMILIES, 'ViT'))
 def test_family(family, gaug, tmp_path):
     backbone = dict(FAMILIES[family], gaug=gaug)
     backbone['type'] = f'locat_mm.{backbone["type"]}'
     check(network_of('mmseg', backbone), tmp_path, static=family == 'Swin')
 
 
-@pytest.mark.parametrize('host', ATTACHED)
+@pytest.mark.parametrize('host', all_but(ATTACHED, 'mmseg ViT'))
 def test_attached(host, tmp_path):
     scope, backbone = ATTACHED[host]
     network = network_of(scope, dict(type='locat_mm.LocAt', backbone=backbone))

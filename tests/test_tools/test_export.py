@@ -1,4 +1,7 @@
-"""tools/deployment/export.py: files, metadata and errors, on models of one block."""
+"""tools/deployment/export.py: files, metadata and errors, on models of one block.
+
+The tests marked ``export`` take long: make test-export runs them.
+"""
 
 import json
 import re
@@ -98,6 +101,7 @@ def test_segmentor_at_another_size(make, main, tmp_path, capsys):
     assert json.loads(metadata['classes'])[:2] == ['background', '0']
 
 
+@pytest.mark.export
 def test_classifier_with_prr(make, main):
     config, checkpoint, model = make('classifier')
     options = ['--output', 'scores', '--repeats', '1']
@@ -110,6 +114,7 @@ def test_classifier_with_prr(make, main):
     assert json.loads(metadata['mean']) == [127.5] * 3 and metadata['channel_order'] == 'RGB'
 
 
+@pytest.mark.export
 def test_upernet(make, main):
     config, checkpoint, model = make('upernet')
     main([config, checkpoint, '--format', 'onnx', '--out', 'uper.onnx', '--repeats', '1'])
@@ -133,6 +138,7 @@ def test_torch_file_of_a_backbone(make, main):
         torch.testing.assert_close(program.module()(image), model.backbone(image))
 
 
+@pytest.mark.export
 def test_swin_has_one_size(make, main, capsys):
     config, checkpoint, model = make('swin')
     command = [config, checkpoint, '--format', 'onnx', '--out', 'swin.onnx', '--repeats', '1']
@@ -187,6 +193,7 @@ def test_a_file_that_differs_is_not_kept(make, main, tmp_path):
     assert sorted(tmp_path.rglob('*')) == before
 
 
+@pytest.mark.export
 def test_the_docs_run_as_they_stand(root, make, main, tmp_path):
     """docs/export.md on small models of the configs that it names."""
     for name in ('segmentor', 'classifier', 'swin'):

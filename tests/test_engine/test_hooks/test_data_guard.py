@@ -130,8 +130,8 @@ def test_training_stops_with_the_name(case, num_workers):
     caught.match(rf'{path} ?{message}')
 
 
-@pytest.mark.parametrize('case', ['mask cut', 'jpeg cut'])
-def test_validation_and_testing_stop_too(case):
+@pytest.mark.parametrize('case, num_workers', [('mask cut', 0), ('jpeg cut', 1)])
+def test_validation_and_testing_stop_too(case, num_workers):
     """Skipping is for training alone: scores would be those of another set."""
     task, path, break_it, message = BROKEN[case]
     path = Path(str(path).replace('train', 'val').replace('valing', 'validation'))
@@ -144,7 +144,7 @@ def test_validation_and_testing_stop_too(case):
     name = 'iter_6' if task == 'segment' else 'epoch_2'
     break_it(path)
     with pytest.raises(ValueError, match=f'{path} {message}'):
-        runner(task, checkpoint=f'out/{name}.pth', num_workers=1).test()
+        runner(task, checkpoint=f'out/{name}.pth', num_workers=num_workers).test()
     with pytest.raises(ValueError, match=f'{path} {message}'):
         runner(task, **SKIP).train()
 
