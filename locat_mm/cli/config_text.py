@@ -129,7 +129,9 @@ class Length:
 
 
 #: Largest batch, passes over the data, fewest and most iterations.
-_LENGTHS = dict(decode=(16, 100, 500, 20_000), upernet=(8, 100, 2_000, 80_000))
+_LENGTHS = dict(decode=(16, 100, 300, 20_000), upernet=(8, 100, 2_000, 80_000))
+#: Of the base; the config names others.
+_SUFFIXES = dict(img_suffix='.jpg', seg_map_suffix='.png')
 
 
 def choose_length(task: str, count: int) -> Length:
@@ -141,7 +143,7 @@ def choose_length(task: str, count: int) -> Length:
         words = f'{epochs} epochs of {iterations} iterations'
         return Length(batch, epochs, epochs // 10, words)
     largest, passes, fewest, most = _LENGTHS[task]
-    batch = max(min(largest, count), 2)
+    batch = max(min(largest, count // 10), min(4, count), 2)
     iterations = round(min(max(passes * count // batch, fewest), most), -2)
     words = f'{iterations} iterations, {iterations * batch / count:.0f} passes over {count} images'
     return Length(batch, iterations, iterations // 10, words)
@@ -179,9 +181,7 @@ def config_text(
         'validate on.',
         '_base_ = [',
         "    __import__('locat_mm').config_path(f'_base_/{name}.py')",
-        '    for name in (',
-        *(f'        {base!r},' for base in TASKS[task].bases),
-        '    )',
+        f'    for name in {TASKS[task].bases!r}',
         ']',
         f'classes = {tuple(classes)!r}',
     ]
@@ -190,19 +190,21 @@ def config_text(
         lines.append(
             f'reduce_zero_label = {reduce_zero_label}  # value 0 of a mask {meaning} {classes[0]!r}'
         )
-        shared |= dict(
-            img_suffix=folder.image_suffix,
-            seg_map_suffix=folder.mask_suffix,
-            reduce_zero_label=Code('reduce_zero_label'),
-        )
+        shared['reduce_zero_label'] = Code('reduce_zero_label')
+        suffixes = dict(img_suffix=folder.image_suffix, seg_map_suffix=folder.mask_suffix)
+        shared |= {key: value for key, value in suffixes.items() if value != _SUFFIXES[key]}
     lines.append(_assign('data', shared))
     for split in ('train', 'val'):
         part = folder.splits[split]
-        dataset: dict = {_POSITIONAL: Code('data'), 'data_prefix': part.images}
+        changed: dict = {}
         if isinstance(folder, MaskFolder):
-            dataset['data_prefix'] = dict(img_path=part.images, seg_map_path=part.masks)
+            if (part.images, part.masks) != (f'images/{split}', f'masks/{split}'):
+                changed['data_prefix'] = dict(img_path=part.images, seg_map_path=part.masks)
+        elif part.images != split:
+            changed['data_prefix'] = part.images
         if folder.is_divided:
-            dataset['ann_file'] = str(split_file(out, split).absolute())
+            changed['ann_file'] = str(split_file(out, split).absolute())
+        dataset = {_POSITIONAL: Code('data'), **changed} if changed else Code('data')
         size = dict(batch_size=length.batch_size) if split == 'train' else {}
         lines.append(_assign(f'{split}_dataloader', dict(**size, dataset=dataset)))
     lines += ['test_dataloader = val_dataloader', _assign('model', _model(task, model, weights))]
@@ -238,18 +240,18 @@ def _schedule(task: str, count: int, length: Length) -> list[str]:
             _assign('train_cfg', dict(max_epochs=length.steps, val_interval=length.interval)),
             f'default_hooks = dict(logger=dict(interval={logged}))',
         ]
-    scheduler = ['    dict(_base_.param_scheduler[0], total_steps=max_iters),']
+    scheduler = ['param_scheduler = [dict(_base_.param_scheduler[0], total_steps=max_iters)]']
     if task == 'upernet':
         warm_up = min(1500, length.steps // 10)
         scheduler = [
+            'param_scheduler = [',
             f'    dict(_base_.param_scheduler[0], end={warm_up}),',
             f'    dict(_base_.param_scheduler[1], begin={warm_up}, end=max_iters),',
+            ']',
         ]
     return [
         f'max_iters = {length.steps}  # {length.words.partition(", ")[2]}',
-        'param_scheduler = [',
         *scheduler,
-        ']',
         f'train_cfg = dict(max_iters=max_iters, val_interval={length.interval})',
         f'default_hooks = dict(checkpoint=dict(interval={length.interval}))',
     ]

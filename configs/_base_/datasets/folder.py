@@ -1,5 +1,5 @@
-# Own images and masks, one GPU. The leaf gives each data set its folders, classes, suffixes and
-# reduce_zero_label; tools/misc/make_config.py writes such a leaf.
+# Own images and masks, one GPU. The leaf gives the data sets data_root, classes and
+# reduce_zero_label, and other folders or suffixes; tools/misc/make_config.py writes such a leaf.
 dataset_source = 'Your own folder: data_root of the data sets. See docs/own_data.md.'
 dataset_type = 'BaseSegDataset'
 crop_size = (512, 512)
@@ -45,7 +45,13 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(type=dataset_type, pipeline=train_pipeline),
+    dataset=dict(
+        type=dataset_type,
+        img_suffix='.jpg',
+        seg_map_suffix='.png',
+        data_prefix=dict(img_path='images/train', seg_map_path='masks/train'),
+        pipeline=train_pipeline,
+    ),
 )
 val_dataloader = dict(
     batch_size=1,
@@ -53,7 +59,13 @@ val_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type=dataset_type, pipeline=test_pipeline),
+    dataset=dict(
+        type=dataset_type,
+        img_suffix='.jpg',
+        seg_map_suffix='.png',
+        data_prefix=dict(img_path='images/val', seg_map_path='masks/val'),
+        pipeline=test_pipeline,
+    ),
 )
 test_dataloader = val_dataloader
 

@@ -1,4 +1,4 @@
-# Own images in class folders, one GPU. The leaf gives each data set its folder and classes;
+# Own images in class folders, one GPU. The leaf gives the data sets data_root and classes;
 # tools/misc/make_config.py writes such a leaf.
 dataset_source = 'Your own folder: data_root of the data sets. See docs/own_data.md.'
 dataset_type = 'CustomDataset'
@@ -30,7 +30,7 @@ train_dataloader = dict(
     drop_last=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(type=dataset_type, pipeline=train_pipeline),
+    dataset=dict(type=dataset_type, data_prefix='train', pipeline=train_pipeline),
 )
 val_dataloader = dict(
     batch_size=64,
@@ -39,7 +39,7 @@ val_dataloader = dict(
     pin_memory=True,
     collate_fn=dict(type='default_collate'),
     sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(type=dataset_type, pipeline=test_pipeline),
+    dataset=dict(type=dataset_type, data_prefix='val', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 
