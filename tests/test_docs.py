@@ -1,9 +1,12 @@
 """Links and paths in the documentation exist."""
 
+import argparse
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+from mmengine.config import DictAction
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -45,6 +48,15 @@ def test_paths_in_commands_exist(page):
     for block in commands(page):
         for path in PATH.findall(block):
             assert PLACEHOLDER.search(path) or (ROOT / path).exists(), f'{page.name} names {path}'
+
+
+def test_settings_are_read_as_they_are_meant(page):
+    """mmengine reads ``key="[dict(type='X')]"`` as a list of strings."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    for text in re.findall(r'--cfg-options(?: +[\w.]+=[^\s`]+)+', page.read_text()):
+        for value in parser.parse_args(shlex.split(text)).cfg_options.values():
+            assert 'dict(' not in repr(value) and '{' not in repr(value), text
 
 
 def test_every_page_is_linked():
