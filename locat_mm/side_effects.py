@@ -11,6 +11,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.fileio import register_backend
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
+from mmengine.utils import is_installed
 
 from .checkpoint.reading import allow_plain_data
 from .checkpoint.sources import load_from_locat_mm
@@ -25,6 +26,9 @@ def apply_side_effects() -> None:
     # mmengine reads 'locat_mm::...'. It looks for a distribution of the name given here, then for a
     # module; for an editable distribution, mmengine 0.10.7 takes the wrong folder.
     MODULE2PACKAGE.setdefault('locat_mm', 'locat_mm.config')
+    # onedl-mmsegmentation is mmsegmentation under another name, which mmengine does not find.
+    if not is_installed('mmsegmentation') and is_installed('mmseg'):
+        MODULE2PACKAGE['mmseg'] = 'mmseg'
     # SafeCheckpointHook names its file backend in the arguments of mmengine's save functions.
     register_backend('locat_mm_atomic', AtomicBackend, force=True)
     # mmengine's schemes are regular expressions, matched at the start. URLs keep mmengine's loader.

@@ -15,7 +15,7 @@ from modelindex.load_model_index import load
 from packaging.requirements import Requirement
 
 from locat_mm import __version__
-from locat_mm.config import config_path
+from locat_mm.config import config_path, load_config, walk
 
 LEAF = 'locat/locatvit_tiny_ade20k.py'
 MIM = ('configs', 'tools', 'model-index.yml')
@@ -201,6 +201,11 @@ def test_bases_of_other_packages(tmp_path, package, base):
     child = tmp_path / 'child.py'
     child.write_text(f"_base_ = [__import__('locat_mm').config_path('{package}::{base}')]")
     assert Config.fromfile(child).to_dict() == Config.fromfile(path).to_dict()
+    child.write_text(f"_base_ = '{package}::{base}'")
+    named = load_config(str(child), work_dir='x')
+    for _, part in walk(named):
+        part.pop('_scope_', None)
+    assert named.to_dict() == load_config(path, work_dir='x').to_dict()
 
 
 @pytest.mark.parametrize(
