@@ -14,6 +14,9 @@ from .network import ImageNetwork
 
 __all__ = ['Comparison', 'compare', 'load']
 
+#: Seconds of timed runs of one case, after which no further run starts.
+_LONGEST = 5.0
+
 
 class Comparison(NamedTuple):
     """One input in both.
@@ -62,7 +65,8 @@ def compare(
         network: in eval mode.
         run_file: of :func:`load`.
         shape: ``(B, channels, H, W)``.
-        repeats: timed runs of each, after one that is not timed.
+        repeats: timed runs of each, after one that is not timed; fewer if they take more than
+            five seconds.
     """
     generator = torch.Generator().manual_seed(sum(shape))
     image = torch.randn(shape, generator=generator)
@@ -91,7 +95,10 @@ def _median_seconds(
 ) -> tuple[float, float]:
     """Of two functions, run in turn: other work on the machine slows both."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    for _ in range(repeats):
+    first_start = time.perf_counter()
+    for done in range(repeats):
+        if done and time.perf_counter() - first_start > _LONGEST:
+            break
         for run, of_run in zip((first, second), seconds, strict=True):
             start = time.perf_counter()
             run(image)
