@@ -169,3 +169,18 @@ def load_any(file, image):
 
     session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
     return session.run(None, {session.get_inputs()[0].name: image.numpy()})
+
+
+def test_the_comparison_finds_one_wrong_number():
+    network = network_of('mmseg', dict(FAMILIES['ViT'], type='locat_mm.LocAtViT'))
+
+    def wrong(image):
+        with torch.no_grad():
+            outputs = [out.numpy().copy() for out in network(image)]
+        outputs[0].flat[7] += 0.25
+        return outputs
+
+    found = compare(network, wrong, (2, 3, 32, 48), repeats=1)
+    assert found.difference == pytest.approx(0.25, rel=1e-5)
+    with pytest.raises(ValueError, match='PyTorch'):
+        compare(network, lambda image: [out[:1] for out in wrong(image)], (2, 3, 32, 48))
