@@ -79,7 +79,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=1e-4,
         help='largest difference from PyTorch, times the largest output if that is above 1',
     )
-    parser.add_argument('--repeats', type=int, default=5, help='timed runs per case; fewer if they take more than five seconds')
+    parser.add_argument(
+        '--repeats',
+        type=int,
+        default=5,
+        help='timed runs per case; fewer if they take more than five seconds',
+    )
     parser.add_argument('--force', action='store_true', help='overwrite an existing file')
     add_trust_checkpoint(parser)
     add_cfg_options(parser)
