@@ -18,9 +18,10 @@ def record_gaug_statistics(model: nn.Module) -> Iterator[dict[str, list[Tensor]]
         model: its forward passes inside the context are recorded.
 
     Yields:
-        for every :class:`~locat_mm.layers.GaussianAugment` and every
-        :class:`~locat_mm.layers.FixedGaussian` in the model, by name: one tensor ``[3]`` per forward pass. It holds the mean variance along rows and along columns (squared
-        patches) and the mean strength alpha (logits), over images, heads and patches.
+        for every :class:`~locat_mm.layers.GaussianAugment` and
+        :class:`~locat_mm.layers.FixedGaussian` in the model, by name: one tensor ``[3]`` per
+        forward pass. It holds the mean variance along rows and along columns (squared patches)
+        and the mean strength alpha (logits), over images, heads and patches.
     """
     recorded: dict[str, list[Tensor]] = {}
     with ExitStack() as hooks:
