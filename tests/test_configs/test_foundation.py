@@ -87,7 +87,7 @@ def test_runs_on_the_hubs_weights(hub, tmp_path):
     write_scenes(tmp_path / 'scenes')
     cfg = in_context_config(tmp_path / 'scenes', tmp_path / 'run')
     cfg.model.backbone = load('foundation/dinov3_small_fixed_in_context_voc.py').model.backbone
-    for loader, place in ((cfg.test_dataloader, 1), (cfg.test_cfg.bank_dataloader, 2)):
+    for loader, place in ((cfg.test_dataloader, 1), (cfg.test_cfg.bank_dataloader, 3)):
         loader.dataset.pipeline.insert(place, dict(type='Resize', scale=(48, 32)))
     name = host_of(cfg).model_name
     runner = quick_runner(cfg)
