@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 
@@ -17,6 +18,7 @@ if not torch.cuda.is_available():
 from mmengine.registry import DefaultScope  # noqa: E402
 
 from tests.support import ROOT  # noqa: E402
+from tests.support.checkpoints import HubCache  # noqa: E402
 from tests.support.formatting import skip_config_formatting  # noqa: E402
 from tests.support.workplace import Workplace  # noqa: E402
 
@@ -77,3 +79,11 @@ def workplace(tmp_path_factory) -> Workplace:
     place = Workplace(tmp_path_factory.mktemp('workplace'))
     place.run('dataset_converters/digit_scenes.py', '--objects', 128, 40, '--scenes', 24, 6)
     return place
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> HubCache:
+    """An empty cache, and no network."""
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'hub'))
+    monkeypatch.setattr(huggingface_hub.constants, 'HF_HUB_OFFLINE', True)
+    return HubCache(tmp_path / 'hub')

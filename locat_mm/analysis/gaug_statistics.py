@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 from torch import Tensor, cat, nn
 
-from ..layers import GaussianAugment
+from ..layers import FixedGaussian, GaussianAugment
 
 __all__ = ['record_gaug_statistics']
 
@@ -18,14 +18,15 @@ def record_gaug_statistics(model: nn.Module) -> Iterator[dict[str, list[Tensor]]
         model: its forward passes inside the context are recorded.
 
     Yields:
-        for every :class:`~locat_mm.layers.GaussianAugment` in the model, by name: one tensor
-        ``[3]`` per forward pass. It holds the mean variance along rows and along columns (squared
-        patches) and the mean strength alpha (logits), over images, heads and patches.
+        for every :class:`~locat_mm.layers.GaussianAugment` and
+        :class:`~locat_mm.layers.FixedGaussian` in the model, by name: one tensor ``[3]`` per
+        forward pass. It holds the mean variance along rows and along columns (squared patches)
+        and the mean strength alpha (logits), over images, heads and patches.
     """
     recorded: dict[str, list[Tensor]] = {}
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            if isinstance(module, GaussianAugment):
+            if isinstance(module, (GaussianAugment, FixedGaussian)):
                 recorded[name] = []
                 handle = module.register_forward_hook(_append_means_to(recorded[name]))
                 hooks.callback(handle.remove)

@@ -24,6 +24,8 @@ def draw_gaussians(
 ) -> Path:
     """Draw the Gaussians of some patches, for at most six layers from the first to the last.
 
+    Of a model in which only some layers have GAug, the last six of these are drawn.
+
     Args:
         config, checkpoint, overrides: see :class:`~locat_mm.analysis.inspection.Inspector`.
         image: path of the image.
@@ -36,9 +38,14 @@ def draw_gaussians(
         FileNotFoundError, ValueError: as ``Inspector``; ValueError also if the model has no GAug.
     """
     inspection = Inspector(config, checkpoint, overrides)(image)
-    shown = {number: inspection.layers[number] for number in inspection.choose_layers()}
+    chosen = inspection.choose_layers()
+    if any(inspection.layers[number].alpha is None for number in chosen):
+        # Only some of the layers have GAug, or none.
+        having = [i for i, layer in enumerate(inspection.layers) if layer.alpha is not None]
+        chosen = having[-len(chosen) :]
+    shown = {number: inspection.layers[number] for number in chosen}
     strengths = [layer.alpha for layer in shown.values() if layer.alpha is not None]
-    if len(strengths) < len(shown):
+    if not strengths:
         raise ValueError(f'{config}: the model has no GAug whose Gaussians could be drawn')
     height, width = inspection.picture.shape[:2]
     figure = Figure(

@@ -2,6 +2,7 @@
 
 from .attach import attach, detach
 from .blocks import GaussianBlock, GaussianEvaBlock, add_gaug
+from .fixed_gaussian import FixedGaussian
 from .gaussian_augment import GaussianAugment
 from .hosts.search import SUPPORTED
 from .hosts.timm import (
@@ -13,6 +14,7 @@ from .mixins import GAugMixin
 
 __all__ = [
     'SUPPORTED',
+    'FixedGaussian',
     'GAugMixin',
     'GaussianAugment',
     'GaussianAugmentedAttention',

@@ -4,6 +4,7 @@ arXiv 2603.04892; constants as in the authors' code, github sinahmr/LocAtViT.
 """
 
 import math
+from typing import Any
 
 import torch
 from timm.layers import trunc_normal_
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from ..ops import gaussian_parameters
 
-__all__ = ['STARTS', 'GaussianAugment']
+__all__ = ['STARTS', 'GaussianAugment', 'check_alpha_scale', 'shorter_side']
 
 #: Initial bias: ``'paper'`` about ln 2 toward the nearest patches, ``'identity'`` almost none.
 STARTS = ('paper', 'identity')
@@ -50,9 +51,14 @@ class GaussianAugment(nn.Module):
         start: ``'paper'``, or ``'identity'`` for a host that is trained: alpha is then
             ``gain · softplus(...)`` with a learned gain that starts near 0.
 
+    Attributes:
+        alpha_scale: factor of alpha, 1 in training; not in the state dict.
+
     Raises:
         ValueError: if a side of ``grid_size`` is below 1 or ``start`` is unknown.
     """
+
+    alpha_scale: float = 1.0
 
     def __init__(
         self,
@@ -111,12 +117,7 @@ class GaussianAugment(nn.Module):
             variance ``[B, heads, H·W, 2]`` (rows, columns; squared patches) and alpha
             ``[B, heads, H·W]`` (logits).
         """
-        # No branch on the grid, and no min() of it: both would fix an exported model to one size.
-        # Under torch.jit.trace, sizes are tensors, which sym_min refuses.
-        # Export keeps sizes open only through torch's own minimum, which torch.compile lacks.
-        keeps_open = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
-        smaller = torch.sym_min if keeps_open else min
-        max_variance = self.max_variance * (smaller(*grid_size) / min(self.grid_size))
+        max_variance = self.max_variance * (shorter_side(grid_size) / min(self.grid_size))
         # In float32: a half type would round the offset.
         dtype = torch.promote_types(self.log_var.weight.dtype, torch.float32)
         weight = torch.cat([self.log_var.weight, self.log_alpha.weight]).to(dtype)
@@ -124,7 +125,27 @@ class GaussianAugment(nn.Module):
         variance, alpha = gaussian_parameters(
             q, weight, bias, max_variance, num_prefix_tokens, backend
         )
-        return variance, alpha if self.gain is None else alpha * self.gain.to(alpha.dtype)
+        if self.gain is not None:
+            alpha = alpha * self.gain.to(alpha.dtype)
+        return variance, alpha if self.alpha_scale == 1 else alpha * self.alpha_scale
 
     def extra_repr(self) -> str:
-        return f'grid_size={self.grid_size}, eps={self.eps}'
+        scale = '' if self.alpha_scale == 1 else f', alpha_scale={self.alpha_scale:g}'
+        return f'grid_size={self.grid_size}, eps={self.eps}{scale}'
+
+
+def shorter_side(grid_size: tuple[int, int]) -> Any:
+    """The smaller number of patches of (rows, columns).
+
+    No branch on the grid, and no min() of it: both would fix an exported model to one size. Under
+    torch.jit.trace, sizes are tensors, which sym_min refuses. Export keeps sizes open only through
+    torch's own minimum, which torch.compile lacks.
+    """
+    keeps_open = torch.compiler.is_exporting() and not torch.compiler.is_dynamo_compiling()
+    return (torch.sym_min if keeps_open else min)(*grid_size)
+
+
+def check_alpha_scale(alpha_scale: float) -> None:
+    """Raise a ValueError unless the factor of alpha is finite and not negative."""
+    if not 0 <= alpha_scale < math.inf:
+        raise ValueError(f'alpha_scale must be finite and not negative, got {alpha_scale}')

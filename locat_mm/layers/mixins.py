@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..ops import gaussian_attention
 from ..ops.gaussian_attention import get_backend
+from .fixed_gaussian import Constants, FixedGaussian
 from .gaussian_augment import GaussianAugment
 from .image_grid import ImageGrid
 
@@ -33,7 +34,7 @@ class GAugMixin(nn.Module):
     HOST: ClassVar[type[nn.Module]]
     attached: bool = False
 
-    gaug: GaussianAugment
+    gaug: GaussianAugment | FixedGaussian
     num_prefix_tokens: int
     backend: str | None
     image_grid: ImageGrid | None
@@ -54,6 +55,7 @@ class GAugMixin(nn.Module):
         backend: str | None = None,
         start: str = 'paper',
         image_grid: ImageGrid | None = None,
+        constants: Constants | None = None,
     ) -> 'GAugMixin':
         """Turn a host's attention layer into this class in place, keeping its weights and hooks.
 
@@ -62,6 +64,7 @@ class GAugMixin(nn.Module):
             grid_size, num_prefix_tokens, backend: as for the constructor.
             start: see :class:`GaussianAugment`.
             image_grid: where to find the grid of an image if the call does not give it.
+            constants: of a :class:`FixedGaussian` in place of a ``GaussianAugment``.
 
         Returns:
             the same object.
@@ -76,7 +79,7 @@ class GAugMixin(nn.Module):
         layer: Any = attn
         before = set(layer.__dict__)
         layer.__class__ = cls
-        layer._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid)
+        layer._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid, constants)
         layer._added = {*layer.__dict__} - before | {'_added', 'gaug'}
         return layer
 
@@ -103,13 +106,18 @@ class GAugMixin(nn.Module):
         backend: str | None,
         start: str = 'paper',
         image_grid: ImageGrid | None = None,
+        constants: Constants | None = None,
     ) -> None:
         if backend is not None:
             get_backend(backend)  # an unknown name fails here, not in the first forward
         host = list(self.parameters())
         weight = host[0]
-        self.gaug = GaussianAugment(self._head_dim(), grid_size, weight.device, weight.dtype, start)
-        self.gaug.requires_grad_(any(p.requires_grad for p in host))  # as frozen as its layer
+        if constants is not None:
+            self.gaug = FixedGaussian(grid_size, *constants, device=weight.device)
+        else:
+            where = weight.device, weight.dtype
+            self.gaug = GaussianAugment(self._head_dim(), grid_size, *where, start)
+            self.gaug.requires_grad_(any(p.requires_grad for p in host))  # as frozen as its layer
         self.num_prefix_tokens = num_prefix_tokens
         self.backend = backend
         self.image_grid = image_grid
@@ -170,7 +178,7 @@ class GAugMixin(nn.Module):
             attn_bias=attn_bias,
             dropout_p=dropout_p if self.training else 0.0,
             backend=self.backend,
-            check_values=False,  # a sigmoid's variance is never negative, and eps is added
+            check_values=False,  # a variance is never negative here, and eps is added
         )
         return x.transpose(1, 2).flatten(2)
 

@@ -104,9 +104,16 @@ def _with_gaug(
     host_cls: Callable[..., nn.Module],
     gaug: bool = True,
     attention_backend: str | None = None,
+    alpha_scale: float = 1.0,
     **kwargs,
 ) -> nn.Module:
-    return attach(host_cls(**kwargs), gaug, start='paper', attention_backend=attention_backend)
+    return attach(
+        host_cls(**kwargs),
+        gaug,
+        start='paper',
+        attention_backend=attention_backend,
+        alpha_scale=alpha_scale,
+    )
 
 
 def _create(

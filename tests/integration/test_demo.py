@@ -70,12 +70,12 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
                 run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
             )
     printed = workplace.run_anew('demo/run.py', '--ablation', '--seeds', 2)
-    assert printed.count('already done') == 14
+    assert printed.count('already done') == 2 * len(run.EXPERIMENTS['ablation'].rows)
     summary = json.loads((folder / 'summary.json').read_text())
     assert [row['name'] for row in summary] == [
         row.name for row in run.EXPERIMENTS['ablation'].rows
     ]
-    assert len(summary) == 7
+    assert len(summary) == len(set(row['name'] for row in summary))
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
     assert '82.00 ± 2.83' in printed

@@ -140,6 +140,13 @@ def test_attached(host, tmp_path):
     check(network, tmp_path, static='Swin' in host)
 
 
+def test_a_fixed_gaussian(tmp_path):
+    scope, backbone = ATTACHED['timm ViT']
+    constants = dict(start='fixed', variance=2.0, alpha=4.0, units='image')
+    network = network_of(scope, dict(type='locat_mm.LocAt', backbone=backbone, **constants))
+    check(network, tmp_path)
+
+
 def test_torch_format(tmp_path):
     backbone = dict(FAMILIES['ViT'], type='locat_mm.LocAtViT')
     check(network_of('mmseg', backbone), tmp_path, 'torch')

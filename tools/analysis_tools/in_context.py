@@ -17,6 +17,7 @@ from locat_mm.cli.arguments import (
     add_trust_checkpoint,
     set_local_rank,
 )
+from locat_mm.cli.feature_tests import set_in_context_weights
 from locat_mm.cli.reporting import reports_errors
 from locat_mm.config import load_config
 from locat_mm.engine import build_runner
@@ -50,19 +51,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def merge_args(cfg: Config, args: argparse.Namespace) -> None:
-    """Write the command line's settings into the config.
-
-    Raises:
-        ValueError: if the config has another model, or no weights are given.
-    """
-    if str(cfg.model.get('type')).rpartition('.')[2] != 'InContextSegmentor':
-        raise ValueError(f'{cfg.filename} has no InContextSegmentor, but {cfg.model.get("type")}')
+    """Write the command line's settings into the config."""
     cfg.launcher = args.launcher
-    if args.checkpoint:
-        init = dict(type='Pretrained', checkpoint=args.checkpoint)
-        cfg.model.backbone.init_cfg = {**init, **(dict(prefix=args.prefix) if args.prefix else {})}
-    if not cfg.model.backbone.get('init_cfg') and not cfg.model.backbone.get('pretrained'):
-        raise ValueError(f'{cfg.filename} names no weights in model.backbone: give CHECKPOINT')
+    set_in_context_weights(cfg, args.checkpoint, args.prefix)
     if args.max_patches is not None:
         cfg.model.max_patches = args.max_patches
     if args.amp:

@@ -20,12 +20,12 @@ from locat_mm.cli.arguments import (
     add_trust_checkpoint,
     set_local_rank,
 )
+from locat_mm.cli.feature_tests import use_knn_loop
 from locat_mm.cli.reporting import reports_errors
 from locat_mm.config import load_config
 from locat_mm.engine import build_runner
 from locat_mm.evaluation import knn_predict
 
-LOOPS = ('KNNTestLoop', 'KNNValLoop')
 DEFAULTS: dict[str, Any] = dict(k=[10, 20, 100, 200], temperature=0.07)
 
 
@@ -76,48 +76,10 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def set_loop(cfg: Config, args: argparse.Namespace) -> None:
-    """Replace the config's test by a k-NN evaluation.
-
-    Raises:
-        ValueError: if the config does not name the images.
-    """
+    """Replace the config's test by a k-NN evaluation with the command line's settings."""
     given = ('k', 'temperature', 'features', 'backbone', 'dtype', 'features_out')
     loop = {name: getattr(args, name) for name in given if getattr(args, name) is not None}
-    if args.amp:
-        loop['fp16'] = True
-    own = [cfg[key] for key in ('test_cfg', 'val_cfg') if is_knn(cfg.get(key))]
-    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-    if not loader:
-        raise ValueError(f'{cfg.filename} has neither test_dataloader nor val_dataloader')
-    if own:
-        loop = {**own[0], **loop}
-    else:
-        loop['bank_dataloader'] = bank_of(cfg, loader)
-    cfg.test_dataloader = loader
-    cfg.test_cfg = {**loop, 'type': 'locat_mm.KNNTestLoop'}
-    evaluators = [cfg.get(key) for key in ('test_evaluator', 'val_evaluator')]
-    is_ours = [e for e in evaluators if 'KNNAccuracy' in str((e or {}).get('type'))] if own else []
-    cfg.test_evaluator = is_ours[0] if is_ours else dict(type='locat_mm.KNNAccuracy')
-
-
-def is_knn(loop: dict | None) -> bool:
-    return str((loop or {}).get('type')).rpartition('.')[2] in LOOPS
-
-
-def bank_of(cfg: Config, loader: dict) -> dict:
-    """The loader of the training images: each once, in order, in the test pipeline."""
-    dataset = (cfg.get('train_dataloader') or {}).get('dataset')
-    if not dataset or 'pipeline' not in dataset:
-        raise ValueError(
-            f'{cfg.filename} has no plain train_dataloader.dataset to be the bank: name one in '
-            "test_cfg=dict(type='locat_mm.KNNTestLoop', bank_dataloader=...)"
-        )
-    return {
-        **loader,
-        'sampler': dict(type='DefaultSampler', shuffle=False),
-        'drop_last': False,
-        'dataset': {**dataset, 'pipeline': loader['dataset']['pipeline']},
-    }
+    use_knn_loop(cfg, {**loop, 'fp16': True} if args.amp else loop)
 
 
 def evaluate_file(args: argparse.Namespace) -> dict[str, float]:

@@ -30,11 +30,13 @@ class Row:
         name: in the table.
         stem: common part of the names of its two configs, relative to ``configs/demo``.
         start: the model whose trained classifier this model's classifier starts from, or None.
+        trains: False if the classifier is that of ``start`` without any training.
     """
 
     name: str
     stem: str
     start: 'Row | None' = None
+    trains: bool = True
 
 
 DEMO = (Row('ViT', 'vit'), Row('LocAtViT', 'locatvit'))
@@ -46,6 +48,8 @@ ABLATION = (
     Row('ViT + GAP', 'ablation/vit_gap'),
     Row('ViT - position embedding', 'ablation/vit_nopos'),
     Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
+    Row('ViT + fixed Gaussian', 'ablation/vit_fixed', DEMO[0], trains=False),
+    Row('ViT + GAug tuned', 'ablation/vit_gaug_tuned', DEMO[0]),
 )
 FAMILIES = (
     *DEMO,

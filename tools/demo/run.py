@@ -172,18 +172,23 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
         if part == 'classify' and row.start is not None:
             start = last_checkpoint(experiment.work_dir(row.start, seed, smoke) / part)
             options.append(f'model.init_cfg.checkpoint={start}')
+            checkpoints[part] = start
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
-        with add_elapsed_time(work_dir / 'seconds'):
-            run_command(
-                label,
-                part_dir / 'train.txt',
-                experiment.command(
-                    'train',
-                    [config, '--work-dir', str(part_dir), '--resume', '--cfg-options', *options],
-                ),
-            )
-        checkpoints[part] = last_checkpoint(part_dir)
+        if part == 'segment' or row.trains:
+            with add_elapsed_time(work_dir / 'seconds'):
+                run_command(
+                    label,
+                    part_dir / 'train.txt',
+                    experiment.command(
+                        'train',
+                        [
+                            *(config, '--work-dir', str(part_dir), '--resume'),
+                            *('--cfg-options', *options),
+                        ],
+                    ),
+                )
+            checkpoints[part] = last_checkpoint(part_dir)
         out = part_dir / 'metrics.json'
         run_command(
             f'{label}, test',

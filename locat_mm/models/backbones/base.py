@@ -13,7 +13,8 @@ from torch.utils.checkpoint import checkpoint
 
 from ...checkpoint import init_from_pretrained
 from ...helpers import check_choice
-from ...layers import add_gaug
+from ...layers import GaussianAugment, add_gaug
+from ...layers.gaussian_augment import check_alpha_scale
 
 __all__ = ['HostedBackbone', 'TokenBackbone', 'resolve_indices']
 
@@ -48,13 +49,21 @@ class HostedBackbone(BaseModule):
 
     @classmethod
     def _check_options(
-        cls, out_type: str, gaug: bool, attention_backend: str | None, class_token: bool = True
+        cls,
+        out_type: str,
+        gaug: bool,
+        attention_backend: str | None,
+        alpha_scale: float,
+        class_token: bool = True,
     ) -> None:
         check_choice('out_type', out_type, cls.OUT_TYPES)
         if out_type == 'cls_token' and not class_token:
             raise ValueError("out_type='cls_token' needs class_token=True")
         if attention_backend is not None and not gaug:
             raise ValueError(f'attention_backend={attention_backend!r} needs gaug=True')
+        check_alpha_scale(alpha_scale)
+        if alpha_scale != 1 and not gaug:
+            raise ValueError(f'{alpha_scale=} needs gaug=True')
 
     @classmethod
     def _resolve_arch(cls, arch: str | dict[str, Any]) -> dict[str, Any]:
@@ -73,6 +82,7 @@ class HostedBackbone(BaseModule):
         self,
         gaug: bool,
         attention_backend: str | None,
+        alpha_scale: float,
         out_type: str,
         out_indices: int | Sequence[int],
         frozen: bool,
@@ -91,6 +101,9 @@ class HostedBackbone(BaseModule):
             )
         if gaug:
             self._add_gaug(attention_backend)
+            for layer in self.modules():
+                if isinstance(layer, GaussianAugment):
+                    layer.alpha_scale = alpha_scale
         stages: Any = self.get_submodule(self.STAGES)
         self.gaug = gaug
         self.out_type = out_type

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -20,6 +21,12 @@ def LocAt(
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int | None = None,
     attention_backend: str | None = None,
+    layers: int | Sequence[int] | slice | None = None,
+    variance: float | Sequence[float] | None = None,
+    alpha: float | Sequence[float] | None = None,
+    units: str = 'patches',
+    alpha_scale: float = 1.0,
+    train: str = 'all',
     pretrained: str | None = None,
     init_cfg: dict | list | None = None,
     **unknown,
@@ -33,7 +40,8 @@ def LocAt(
     Args:
         backbone: config of any registered backbone; its type is looked up where the config's
             other types are.
-        gaug, start, grid_size, num_prefix_tokens, attention_backend: see :func:`locat_mm.attach`.
+        gaug, start, grid_size, num_prefix_tokens, attention_backend, layers, variance, alpha,
+            units, alpha_scale, train: see :func:`locat_mm.attach`.
         pretrained, init_cfg: the backbone's, if they are set from outside, as by mmseg's
             segmentors and ``--cfg-options``.
         **unknown: collected to name them in the error.
@@ -69,6 +77,12 @@ def LocAt(
         grid_size=grid_size,
         num_prefix_tokens=num_prefix_tokens,
         attention_backend=attention_backend,
+        layers=layers,
+        variance=variance,
+        alpha=alpha,
+        units=units,
+        alpha_scale=alpha_scale,
+        train=train,
     )
 
 

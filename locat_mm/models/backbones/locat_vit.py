@@ -46,10 +46,13 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         grad_checkpointing: recompute each block in the backward pass to save memory.
         init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is
             strict: a file that does not fit is an error.
+        alpha_scale: factor of GAug's strength, for decoding with trained weights; needs ``gaug``.
+            It is not in the checkpoint.
 
     Raises:
         ValueError: for an unknown arch, out_type, pos_embed or backend, an index out of range,
-            a width that the heads do not divide, or an image smaller than a patch.
+            a negative ``alpha_scale``, a width that the heads do not divide, or an image smaller
+            than a patch.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -77,9 +80,10 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         attention_backend: str | None = None,
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
+        alpha_scale: float = 1.0,
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, class_token)
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, class_token)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         VisionTransformer.__init__(
             self,
@@ -96,5 +100,12 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
             **arch,
         )
         self._configure(
-            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+            gaug,
+            attention_backend,
+            alpha_scale,
+            out_type,
+            out_indices,
+            frozen,
+            grad_checkpointing,
+            init_cfg,
         )

@@ -1,0 +1,11 @@
+_base_ = ['dinov2_base_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='locat_mm.LocAt',
+        start='identity',
+        train='gaug',
+        backbone=dict(_base_.model.backbone, frozen=False),
+    ),
+)

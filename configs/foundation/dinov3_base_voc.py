@@ -1,0 +1,14 @@
+_base_ = [
+    '../_base_/models/foundation_decoder.py',
+    '../_base_/datasets/pascal_voc12.py',
+    '../_base_/schedules/decode_20k.py',
+    '../_base_/runtime_segment.py',
+]
+
+model = dict(
+    backbone=dict(
+        model_name='vit_base_patch16_dinov3.lvd1689m',
+        init_cfg=dict(checkpoint='timm:vit_base_patch16_dinov3.lvd1689m'),
+    ),
+    decode_head=dict(in_channels=768, num_classes=21),
+)

@@ -1,0 +1,11 @@
+_base_ = ['pe_small_voc.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='locat_mm.LocAt',
+        start='identity',
+        train='gaug',
+        backbone=dict(_base_.model.backbone, frozen=False),
+    ),
+)

@@ -1,0 +1,13 @@
+_base_ = ['siglip2_base_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='locat_mm.LocAt',
+        start='fixed',
+        variance=25.0,
+        alpha=1.0,
+        layers=-1,
+        backbone=_base_.model.backbone,
+    ),
+)
