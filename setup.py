@@ -59,7 +59,10 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['locat_mm', 'locat_mm.*']),
-    package_data={'locat_mm': ['py.typed']},
+    package_data={
+        'locat_mm': ['py.typed'],
+        'locat_mm.analysis.page': ['*.html', '*.css', '*.js'],
+    },
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     install_requires=[
