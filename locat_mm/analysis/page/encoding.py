@@ -52,7 +52,7 @@ def quantise_features(features: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
     """Coordinates whose products are the cosines between features, as bytes.
 
     The features are scaled to length 1 and rotated to their principal components. As few of them
-    are kept as give every cosine to within 0.01, and at most 256.
+    are kept as give every cosine to within 0.01, where at most 256 do.
 
     Args:
         features: ``[N, C]``.

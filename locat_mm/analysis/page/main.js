@@ -37,7 +37,7 @@ async function locate(view, index) {
     model: DATA.models[index],
     head: state.head,
     patch: row * layer.grid[1] + column,
-    opacity: byId('under').checked ? 0.72 : 1,
+    opacity: byId('under').checked ? 0.78 : 1,
   };
 }
 

@@ -2,13 +2,15 @@
 // What the page shows: one panel for each kind of map, with a picture for each model.
 
 /**
- * A kind of map. `has(layer, view)` tells from the content whether there is such a map. `scale`
+ * A kind of map. `has(layer, view)` tells from the content whether there is such a map. `detail`
+ * tells what it depends on: layer and head ('head'), nothing ('none'), or the layer. `scale`
  * makes the colour scale of an image. `draw` draws one picture: `at` holds what is shown of a
  * model (view, layer with arrays, head, patch, picture, opacity, model).
  */
 const KINDS = [
   {
     key: 'attention',
+    detail: 'head',
     title: 'Where the chosen patch looks',
     note: 'Attention of the patch in the blue frame, as a multiple of even attention to everything: '
       + '10 is ten times as much. Red: its Gaussian at 1 σ (solid) and 2 σ (dashed).',
@@ -25,6 +27,7 @@ const KINDS = [
   },
   {
     key: 'bias',
+    detail: 'head',
     title: 'What GAug adds for this patch',
     note: 'The Gaussian bias: added to the logits of the attention before softmax. Height α, width σ.',
     has: (layer) => layer.gaussian !== undefined,
@@ -38,10 +41,10 @@ const KINDS = [
   },
   {
     key: 'segmentation',
+    detail: 'none',
     title: 'What the decoder says',
     note: 'The predicted class of every pixel. It does not depend on layer and head.',
     has: (layer, view) => view.segmentation !== undefined,
-    absent: 'no decoder',
     draw: (context, at) => drawClasses(context, at.view, at.classes, at.model.palette, at.opacity),
   },
   {
@@ -49,7 +52,6 @@ const KINDS = [
     title: 'Patches like the chosen one',
     note: 'Cosine between the features of the chosen patch and of every patch, behind this layer.',
     has: (layer) => layer.features !== undefined,
-    absent: 'no features were recorded behind this layer',
     scale: () => makeScale('coolwarm', -1, 1, 'cosine'),
     draw: (context, at, scale) => drawValues(
       context, at.layer, cosinesOf(at.layer, at.patch), scale, at.opacity,
@@ -61,7 +63,6 @@ const KINDS = [
     note: 'Red, green and blue are the first three principal components of the features: patches '
       + 'of one colour are alike for the model.',
     has: (layer) => layer.colours !== undefined,
-    absent: 'no features were recorded behind this layer',
     draw: (context, at) => drawPatches(
       context, at.layer, (patch) => at.layer.colours.subarray(3 * patch, 3 * patch + 3), at.opacity,
     ),
@@ -72,7 +73,6 @@ const KINDS = [
     note: 'Cosine between every patch and [CLS] behind this layer. Where all are near 1, the patches '
       + 'have lost what is local.',
     has: (layer) => layer.similarity !== undefined,
-    absent: 'no class token',
     scale: () => makeScale('coolwarm', -1, 1, 'cosine'),
     draw: (context, at, scale) => drawValues(
       context, at.layer, at.layer.similarity, scale, at.opacity,
@@ -87,11 +87,11 @@ const KINDS = [
     'viridis', 1, '× (long ÷ short axis)', ({ long, short }) => long / Math.max(short, 1e-6)),
   {
     key: 'refinement',
+    detail: 'none',
     title: 'What PRR gives the head',
     note: 'Weights of the patches in what the classification head reads, as a multiple of even '
       + 'weights. They do not depend on layer and head.',
     has: (layer, view) => view.refinement !== undefined,
-    absent: 'no PRR',
     scale: (image, shown) => makeScale('inferno', 0, Math.max(2, ...shown.filter((at) => at.refinement)
       .map((at) => Math.max(...at.refinement) * at.refinement.length)), '× even weight'),
     draw(context, at, scale) {
@@ -106,10 +106,10 @@ const KINDS = [
 function gaussianMap(key, title, note, map, low, unit, read) {
   return {
     key,
+    detail: 'head',
     title,
     note,
     has: (layer) => layer.gaussian !== undefined,
-    absent: 'no Gaussian',
     scale: (image) => makeScale(map, low, image.tops[key], unit, { open: true }),
     draw(context, at, scale) {
       const values = Float32Array.from(
@@ -130,29 +130,32 @@ function element(name, attributes = {}, ...children) {
 /** Make the panels that some image has in some layer of some model. */
 function makePanels(root) {
   const views = DATA.images.flatMap((image) => image.views);
-  root.style.setProperty('--models', DATA.models.length);
-  root.classList.toggle('two', DATA.models.length > 1);
   return KINDS
     .filter((kind) => views.some((view) => view.layers.some((layer) => kind.has(layer, view))))
     .map((kind) => makePanel(root, kind));
 }
 
 function makePanel(root, kind) {
-  const figures = DATA.models.map((model) => {
+  // A model that never has such a map gets no place, except where its absence is the point.
+  const owners = DATA.models.map((_, index) => index).filter((index) => kind.absent
+    || DATA.images.some(({ views }) => views[index].layers.some((layer) => kind.has(layer, views[index]))));
+  const figures = owners.map((index) => {
+    const model = DATA.models[index];
     const canvas = element('canvas', { class: 'map', tabindex: kind.key === 'attention' ? 0 : -1 });
     canvas.setAttribute('role', 'application');
     canvas.setAttribute('aria-roledescription', 'map of patches');
     const caption = element('figcaption');
-    const absent = element('div', { class: 'absent', hidden: '' }, kind.absent || '');
-    return { model, canvas, caption, absent, figure: element('figure', {}, caption, canvas, absent) };
+    const absent = element('div', { class: 'absent', hidden: '' }, kind.absent || 'not in this layer');
+    return { model, index, canvas, caption, absent, figure: element('figure', {}, caption, canvas, absent) };
   });
   const scale = element('div', { class: 'scale' });
   const pictures = element('div', { class: 'pictures' },
     element('div', { class: 'views' }, ...figures.map(({ figure }) => figure)), scale);
   const body = element('div', { class: 'body' }, pictures);
-  const wide = kind.key === 'attention' ? ' wide' : '';
+  const size = kind.key === 'attention' ? ' wide' : ['', '', ' pair'][figures.length];
   const note = element('p', { class: 'note' }, kind.note);
-  root.append(element('section', { 'class': `panel${wide}`, 'data-kind': kind.key, 'aria-label': kind.title },
+  pictures.style.setProperty('--models', figures.length);
+  root.append(element('section', { 'class': `panel${size}`, 'data-kind': kind.key, 'aria-label': kind.title },
     element('h2', {}, kind.title), note, body));
   return { kind, figures, scale, body, note, drawnScale: '' };
 }
@@ -162,17 +165,16 @@ function drawPanel(panel, image, shown) {
   const { kind, figures } = panel;
   const scale = kind.scale ? kind.scale(image, shown) : null;
   if (scale) drawScale(panel, scale);
-  figures.forEach(({ canvas, caption, absent, model }, index) => {
+  figures.forEach(({ canvas, caption, absent, model, index }) => {
     const at = shown[index];
     const has = kind.has(at.layer, at.view);
     canvas.hidden = !has;
     absent.hidden = has;
     absent.style.aspectRatio = `${at.view.width} / ${at.view.height}`;
     caption.replaceChildren(element('b', {}, model.name));
-    if (!['segmentation', 'refinement'].includes(kind.key)) {
-      const detail = ['attention', 'bias', 'sigma', 'alpha', 'anisotropy'].includes(kind.key)
-        ? `, ${headName(at.layer, at.head)}` : '';
-      caption.append(element('span', {}, ` layer ${at.number}${detail}`));
+    if (kind.detail !== 'none') {
+      const detail = kind.detail === 'head' ? `, ${headName(at.layer, at.head)}` : '';
+      caption.append(element('span', {}, `layer ${at.number}${detail}`));
     }
     canvas.setAttribute('aria-label', `${kind.title}: ${model.name}, layer ${at.number}. Patch row `
       + `${at.row}, column ${at.column}. Arrow keys choose a patch.`);
