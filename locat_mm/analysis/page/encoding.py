@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ['Blobs', 'as_png', 'quantise_features', 'quantise_rows']
+__all__ = ['Blobs', 'as_png', 'principal_directions', 'quantise_features', 'quantise_rows']
 
 #: Numbers of components that are tried for features, and the error of a cosine that is accepted.
 _RANKS = (16, 32, 64, 128, 256)
@@ -62,9 +62,7 @@ def quantise_features(features: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
         among those of 256 evenly spaced patches to all others.
     """
     unit = torch.nn.functional.normalize(features, dim=-1)
-    # The right singular vectors of [N, C], from the smaller product [C, C]
-    _, vectors = torch.linalg.eigh(unit.double().T @ unit.double())
-    rotated = (unit.double() @ vectors.flip(-1)).float()  # [N, C], leading components first
+    rotated = (unit.double() @ principal_directions(unit)).float()  # [N, C]
     checked = torch.linspace(0, len(unit) - 1, min(len(unit), _CHECKED)).round().long()
     exact = unit[checked] @ unit.T
     most = rotated.shape[1]
@@ -76,6 +74,15 @@ def quantise_features(features: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
         if error <= _COSINE_ERROR:
             break
     return codes.to(torch.int8).numpy(), scale.numpy().astype(np.float32), error
+
+
+def principal_directions(rows: Tensor) -> Tensor:
+    """The right singular vectors of ``[N, C]``, the largest first: ``[C, C]``, float64."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # where other work keeps the cores busy, several take 30 times as long
+    vectors = torch.linalg.eigh(rows.double().T @ rows.double()).eigenvectors
+    torch.set_num_threads(threads)
+    return vectors.flip(-1)
 
 
 def as_png(picture: np.ndarray) -> str:

@@ -12,7 +12,13 @@ from torch.nn import functional as F
 
 from ..inspection import Inspection
 from ..recording import LayerRecord
-from .encoding import Blobs, as_png, quantise_features, quantise_rows
+from .encoding import (
+    Blobs,
+    as_png,
+    principal_directions,
+    quantise_features,
+    quantise_rows,
+)
 
 __all__ = ['FORMAT', 'HEAD_LIMIT', 'Subject', 'gather']
 
@@ -256,7 +262,7 @@ def _principal_colours(layers: Sequence[LayerRecord]) -> list[np.ndarray | None]
         unit = F.normalize(layer.features.flatten(0, 1).double(), dim=-1)
         centred.append(unit - unit.mean(0))
     stacked = torch.cat(centred)
-    vectors = torch.linalg.eigh(stacked.T @ stacked)[1].flip(-1)[:, :3]
+    vectors = principal_directions(stacked)[:, :3]
     # The sign of a component is arbitrary: its largest entry is made positive.
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
     vectors = vectors * torch.sign(largest)

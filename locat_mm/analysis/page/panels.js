@@ -40,6 +40,14 @@ const KINDS = [
     },
   },
   {
+    key: 'picture',
+    detail: 'none',
+    title: 'The picture',
+    note: 'What the model gets, as the config’s test pipeline prepares it.',
+    has: (layer, view) => view === DATA.images.find(({ views }) => views.includes(view)).views[0],
+    draw: (context, at) => context.drawImage(at.picture.colour, 0, 0),
+  },
+  {
     key: 'segmentation',
     detail: 'none',
     title: 'What the decoder says',
