@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from ..config import load_config
 from ..datasets import leaves
+from ..layers.attach import find_patch_embed
 from ..models.building import load_model
 from .recording import LayerRecord, Recorder
+from .structure import find_backbone
 
 __all__ = ['Inspection', 'Inspector']
 
@@ -133,6 +135,11 @@ class Inspector:
         self.cfg = cfg
         self.model: Any = load_model(cfg, checkpoint)
         self.pipeline = Compose(_test_pipeline(cfg))
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels (rows, columns) of a patch of the patch embedding."""
+        return _patch_size(find_patch_embed(find_backbone(self.model))[1])
 
     def __call__(
         self, image: str | Path, head_limit: int = 0, features: bool = False

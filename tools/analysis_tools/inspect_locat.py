@@ -53,9 +53,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help='attention layers, counted from 0; -1 is the last; by default six, evenly spaced from '
         'the first to the last',
     )
-    parser.add_argument(
-        '--out-dir', type=Path, help=f'folder of the figures; by default {OUT_DIR}'
-    )
+    parser.add_argument('--out-dir', type=Path, help=f'folder of the figures; by default {OUT_DIR}')
     page = parser.add_argument_group('a page in place of figures')
     page.add_argument('--html', type=Path, metavar='OUT.html', help='write this file')
     page.add_argument(

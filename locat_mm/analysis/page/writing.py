@@ -62,7 +62,9 @@ def _assemble(content: str) -> str:
         'scripts': ''.join(f'<script>\n{_read(name)}</script>\n' for name in _SCRIPTS),
     }
     return re.sub(
-        r'<!-- (style|content|scripts) here -->\n', lambda match: parts[match[1]], _read('page.html')
+        r'<!-- (style|content|scripts) here -->\n',
+        lambda match: parts[match[1]],
+        _read('page.html'),
     )
 
 
