@@ -91,6 +91,7 @@ setup(
             'regex',
         ],
         'deploy': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        'app': ['gradio>=6'],
         'demo': ['scikit-learn', 'matplotlib', 'tqdm'],
     },
 )

@@ -15,7 +15,7 @@ __all__ = ['Blobs', 'as_png', 'principal_directions', 'quantise_features', 'quan
 _RANKS = (16, 32, 64, 128, 256)
 _COSINE_ERROR = 0.01
 #: Patches whose cosines to all others are compared with the exact ones.
-_CHECKED = 256
+_CHECKED = 2048
 
 
 class Blobs:
@@ -59,7 +59,7 @@ def quantise_features(features: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
 
     Returns:
         coordinates ``[N, R]`` (int8), scales ``[R]`` (float32), and the largest error of a cosine
-        among those of 256 evenly spaced patches to all others.
+        among those of 2048 patches (evenly spaced) to all others.
     """
     unit = torch.nn.functional.normalize(features, dim=-1)
     rotated = (unit.double() @ principal_directions(unit)).float()  # [N, C]
