@@ -75,18 +75,28 @@ class Window:
         """Errors and warnings since the last call."""
         return [entry['message'] for entry in self.driver.get_log('browser')]
 
-    def click(self, kind: str, row: int, column: int, grid: tuple[int, int]) -> None:
-        """Click the centre of a patch in the first picture of a panel."""
-        from selenium.webdriver.common.action_chains import ActionChains
+    def move(self, x: float, y: float) -> None:
+        """Move the pointer to a place in the window."""
+        self._mouse('mouseMoved', x, y)
 
+    def point(self, kind: str, row: int, column: int, grid: tuple[int, int]) -> tuple[float, float]:
+        """Move the pointer to the centre of a patch in the first picture of a panel."""
         canvas = self.driver.find_element('css selector', f'[data-kind="{kind}"] canvas.map')
         self.run('arguments[0].scrollIntoView({block: "center"})', canvas)
-        size = canvas.size
-        across = round(((column + 0.5) / grid[1] - 0.5) * size['width'])
-        down = round(((row + 0.5) / grid[0] - 0.5) * size['height'])
-        ActionChains(self.driver).move_to_element_with_offset(
-            canvas, across, down
-        ).click().perform()
+        box = self.run('return arguments[0].getBoundingClientRect().toJSON()', canvas)
+        x = box['left'] + (column + 0.5) / grid[1] * box['width']
+        y = box['top'] + (row + 0.5) / grid[0] * box['height']
+        self.move(x, y)
+        return x, y
+
+    def click(self, kind: str, row: int, column: int, grid: tuple[int, int]) -> None:
+        """Click the centre of a patch in the first picture of a panel."""
+        x, y = self.point(kind, row, column, grid)
+        for event in ('mousePressed', 'mouseReleased'):
+            self._mouse(event, x, y, button='left', clickCount=1)
+
+    def _mouse(self, event: str, x: float, y: float, **more) -> None:
+        self.driver.execute_cdp_cmd('Input.dispatchMouseEvent', dict(type=event, x=x, y=y, **more))
 
     def press(self, *keys: str) -> None:
         """Press keys on the first picture of attention."""

@@ -148,15 +148,22 @@ def test_the_address_restores_the_view(window, page):
 
 
 def test_the_pointer_shows_a_patch_before_it_is_chosen(window, page):
-    from selenium.webdriver.common.action_chains import ActionChains
-
     window.open(f'{page("two")}#layer=1&patch=0,0')
-    canvas = window.driver.find_element('css selector', '[data-kind="attention"] canvas.map')
-    ActionChains(window.driver).move_to_element(canvas).perform()
+    window.point('attention', 3, 4, (6, 9))
     window.wait_for(hovered=[3, 4], row=0, column=0)
-    heading = window.driver.find_element('css selector', 'h1')
-    ActionChains(window.driver).move_to_element(heading).perform()
-    window.wait_for(hovered=None)
+    heading = window.run("return document.querySelector('h1').getBoundingClientRect().toJSON()")
+    window.move(heading['left'] + 5, heading['top'] + 5)
+    window.wait_for(hovered=None, row=0, column=0)
+
+
+def test_pictures_stay_where_they_are_while_the_pointer_moves(window, page):
+    window.open(f'{page("swin")}#layer=1&patch=0,0')
+    top = """return document.querySelector('canvas.map').getBoundingClientRect().top"""
+    window.point('attention', 0, 0, (12, 18))
+    before = window.run(top)
+    window.point('attention', 11, 17, (12, 18))
+    window.wait_for(hovered=[11, 17])
+    assert window.run(top) == before
 
 
 @pytest.mark.parametrize('name', ['two', 'swin', 'jumbo'])

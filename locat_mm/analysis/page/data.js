@@ -111,14 +111,18 @@ function biasOf(layer, head, patch) {
   const { alpha, covariance: [rows, mixed, columns] } = gaussianOf(layer, head, patch);
   const determinant = rows * columns - mixed * mixed;
   const width = layer.grid[1];
-  const window = Math.floor(layer.places[patch] / layer.tokens);
-  return Float32Array.from({ length: layer.size }, (_, other) => {
-    if (Math.floor(layer.places[other] / layer.tokens) !== window) return NaN;
-    const down = Math.floor(other / width) - Math.floor(patch / width);
-    const right = (other % width) - (patch % width);
+  const [row, column] = [Math.floor(patch / width), patch % width];
+  const windowOf = (one) => Math.floor(layer.places[one] / layer.tokens);
+  const own = windowOf(patch);
+  const values = new Float32Array(layer.size).fill(NaN);
+  for (let other = 0; other < layer.size; other += 1) {
+    if (windowOf(other) !== own) continue;
+    const down = Math.floor(other / width) - row;
+    const right = (other % width) - column;
     const squared = (columns * down * down - 2 * mixed * down * right + rows * right * right);
-    return alpha * Math.exp(-0.5 * squared / determinant);
-  });
+    values[other] = alpha * Math.exp((-0.5 * squared) / determinant);
+  }
+  return values;
 }
 
 /** Cosine between a patch's features and those of every patch. */
@@ -128,7 +132,8 @@ function cosinesOf(layer, patch) {
   const cosines = new Float32Array(size);
   for (let other = 0; other < size; other += 1) {
     let sum = 0;
-    for (let i = 0; i < rank; i += 1) sum += query[i] * features[other * rank + i];
+    const from = other * rank;
+    for (let i = 0; i < rank; i += 1) sum += query[i] * features[from + i];
     cosines[other] = sum;
   }
   return cosines;

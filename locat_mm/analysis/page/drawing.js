@@ -47,16 +47,11 @@ function prepare(canvas, view) {
   return context;
 }
 
-/** One colour for each patch, at its place. `paint(patch)` is [red, green, blue] or null. */
-function drawPatches(context, layer, paint, opacity) {
+/** One colour for each patch, at its place. `colours` holds RGBA of all patches. */
+function drawPatches(context, layer, colours, opacity) {
   const [rows, columns] = layer.grid;
   const small = makeCanvas(columns, rows);
-  const pixels = new ImageData(columns, rows);
-  for (let patch = 0; patch < rows * columns; patch += 1) {
-    const rgb = paint(patch);
-    if (rgb) pixels.data.set([rgb[0], rgb[1], rgb[2], 255], 4 * patch);
-  }
-  small.getContext('2d').putImageData(pixels, 0, 0);
+  small.getContext('2d').putImageData(new ImageData(colours, columns, rows), 0, 0);
   context.save();
   context.globalAlpha = opacity;
   context.imageSmoothingEnabled = false;
@@ -66,11 +61,21 @@ function drawPatches(context, layer, paint, opacity) {
 
 /** Values of patches in the colours of a scale; NaN is left out. */
 function drawValues(context, layer, values, scale, opacity) {
-  drawPatches(context, layer, (patch) => {
-    if (Number.isNaN(values[patch])) return null;
+  const colours = new Uint8ClampedArray(4 * values.length);
+  for (let patch = 0; patch < values.length; patch += 1) {
+    if (Number.isNaN(values[patch])) continue;
     const at = 3 * scale.index(values[patch]);
-    return scale.table.subarray(at, at + 3);
-  }, opacity);
+    for (let c = 0; c < 3; c += 1) colours[4 * patch + c] = scale.table[at + c];
+    colours[4 * patch + 3] = 255;
+  }
+  drawPatches(context, layer, colours, opacity);
+}
+
+/** RGB of patches, with full opacity. */
+function withOpacity(rgb) {
+  const colours = new Uint8ClampedArray((rgb.length / 3) * 4).fill(255);
+  rgb.forEach((value, i) => { colours[4 * Math.floor(i / 3) + (i % 3)] = value; });
+  return colours;
 }
 
 /** A line on dark and light ground: dark below, its colour above. */

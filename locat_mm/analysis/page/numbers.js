@@ -11,7 +11,8 @@ function describe(at) {
   const inPercent = (share) => `${shortly(100 * share)} %`;
   const rows = [
     { key: 'distance', label: 'looks on average', text: `${shortly(distance)} patches away`, value: distance },
-    { key: 'strongest', label: 'most at', text: `${place} (${shortly(values[strongest] / even)} × even)`, value: values[strongest] },
+    { key: 'strongest', label: 'most at', text: place, value: values[strongest] },
+    { key: 'peak', label: 'with a weight of', text: `${shortly(values[strongest] / even)} × even`, value: values[strongest] / even },
     { key: 'self', label: 'at itself', text: inPercent(values[patch]), value: values[patch] },
     { key: 'rest', label: layer.windows > 1 ? 'on padding' : 'on other tokens', text: inPercent(rest), value: rest },
   ];

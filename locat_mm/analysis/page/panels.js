@@ -72,7 +72,7 @@ const KINDS = [
       + 'of one colour are alike for the model.',
     has: (layer) => layer.colours !== undefined,
     draw: (context, at) => drawPatches(
-      context, at.layer, (patch) => at.layer.colours.subarray(3 * patch, 3 * patch + 3), at.opacity,
+      context, at.layer, withOpacity(at.layer.colours), at.opacity,
     ),
   },
   {
@@ -120,12 +120,22 @@ function gaussianMap(key, title, note, map, low, unit, read) {
     has: (layer) => layer.gaussian !== undefined,
     scale: (image) => makeScale(map, low, image.tops[key], unit, { open: true }),
     draw(context, at, scale) {
-      const values = Float32Array.from(
-        { length: at.layer.size }, (_, patch) => read(gaussianOf(at.layer, at.head, patch)),
-      );
-      drawValues(context, at.layer, values, scale, at.opacity);
+      drawValues(context, at.layer, valuesOf(key, at, read), scale, at.opacity);
     },
   };
+}
+
+const remembered = new Map();
+
+/** A number of all Gaussians of a layer. It is the same for every chosen patch. */
+function valuesOf(key, { layer, head }, read) {
+  const name = `${key} ${headIn(layer, head)} ${layer.gaussian}`;
+  if (!remembered.has(name)) {
+    const values = new Float32Array(layer.size);
+    for (let i = 0; i < layer.size; i += 1) values[i] = read(gaussianOf(layer, head, i));
+    remembered.set(name, values);
+  }
+  return remembered.get(name);
 }
 
 function element(name, attributes = {}, ...children) {
@@ -179,7 +189,7 @@ function drawPanel(panel, image, shown) {
     canvas.hidden = !has;
     absent.hidden = has;
     absent.style.aspectRatio = `${at.view.width} / ${at.view.height}`;
-    caption.replaceChildren(element('b', {}, model.name));
+    caption.replaceChildren(element('b', {}, kind.key === 'picture' ? DATA.images[state.image].name : model.name));
     if (kind.detail !== 'none') {
       const detail = kind.detail === 'head' ? `, ${headName(at.layer, at.head)}` : '';
       caption.append(element('span', {}, `layer ${at.number}${detail}`));
