@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def build(app: App, most_megabytes: float):
+def build(app: App):
     """The web application: gradio's page at /, what the app has written at /pages."""
     import gradio as gr
     from fastapi import FastAPI
@@ -90,7 +90,7 @@ def build(app: App, most_megabytes: float):
             segment.click(told(app.segment), inputs, result, api_name='segment')
     server = FastAPI()
     server.mount('/pages', StaticFiles(directory=app.folder))
-    return gr.mount_gradio_app(server, blocks, '/', max_file_size=int(most_megabytes * 2**20))
+    return gr.mount_gradio_app(server, blocks, '/')
 
 
 @reports_errors
@@ -100,8 +100,11 @@ def main(argv: list[str] | None = None) -> None:
 
     trust_checkpoints(args.trust_checkpoint)
     with tempfile.TemporaryDirectory() as folder:
-        app = App(args.config, args.checkpoint, folder, args.classes, size=args.size)
-        server = build(app, args.most_megabytes)
+        app = App(
+            *(args.config, args.checkpoint, folder, args.classes, args.most_megabytes),
+            size=args.size,
+        )
+        server = build(app)
         print(f'The app: http://{args.host}:{args.port} (Ctrl+C ends it)', flush=True)
         uvicorn.run(server, host=args.host, port=args.port, log_level='warning')
 

@@ -35,6 +35,7 @@ class App:
         checkpoint: a source for :func:`locat_mm.checkpoint.read_state_dict`; every key must fit.
         folder: for results; they are left there.
         classes: a file with a class name per line; None: those of the data set.
+        most_megabytes: of a file.
         most_megapixels: of a picture, in millions of pixels.
         most_patches: of a picture as the config resizes it. Attention takes their square.
         size: side that examples are resized to; None: that of the backbone.
@@ -49,12 +50,14 @@ class App:
         checkpoint: str,
         folder: str | Path,
         classes: str | None = None,
+        most_megabytes: float = 50,
         most_megapixels: float = 50,
         most_patches: int = 4096,
         size: int | None = None,
     ) -> None:
         self.config, self.checkpoint, self.folder = config, checkpoint, Path(folder)
-        self.most_megapixels, self.most_patches, self.size = most_megapixels, most_patches, size
+        self.most_megabytes, self.most_megapixels = most_megabytes, most_megapixels
+        self.most_patches, self.size = most_patches, size
         test_cfg = load_config(config).model.get('test_cfg') or {}
         is_sliding = test_cfg.get('mode') == 'slide'
         overrides = {'model.test_cfg.mode': 'whole'} if is_sliding else None
@@ -144,6 +147,12 @@ class App:
     def _read(self, upload: str) -> np.ndarray:
         """BGR, uint8 ``[H, W, 3]``, with a message that names the upload without its folder."""
         path = Path(upload)
+        megabytes = path.stat().st_size / 1e6
+        if megabytes > self.most_megabytes:
+            raise ValueError(
+                f'{path.name} has {megabytes:.1f} MB, and at most {self.most_megabytes:g} are '
+                'taken: make it smaller'
+            )
         megapixels = _megapixels(path)
         if megapixels > self.most_megapixels:
             size = 'too many' if math.isinf(megapixels) else f'{megapixels:.0f}'
