@@ -158,7 +158,7 @@ def test_few_components_where_they_suffice():
     torch.manual_seed(1)
     features = torch.randn(100, 5) @ torch.randn(5, 64)
     codes, _, error = quantise_features(features)
-    assert codes.shape == (100, 16) and error < 0.01
+    assert codes.shape == (100, 16) and error < 0.02
 
 
 @pytest.fixture(scope='module')

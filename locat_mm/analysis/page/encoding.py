@@ -52,7 +52,7 @@ def quantise_features(features: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
     """Coordinates whose products are the cosines between features, as bytes.
 
     The features are scaled to length 1 and rotated to their principal components. As few of them
-    are kept as give every cosine to within 0.01, where at most 256 do.
+    are kept as give every cosine to within 0.01 before they are rounded, where at most 256 do.
 
     Args:
         features: ``[N, C]``.
@@ -67,12 +67,13 @@ def quantise_features(features: Tensor) -> tuple[np.ndarray, np.ndarray, float]:
     exact = unit[checked] @ unit.T
     most = rotated.shape[1]
     for rank in (*(r for r in _RANKS if r < most), min(most, _RANKS[-1])):
-        scale = rotated[:, :rank].abs().amax(0).clamp(min=1e-30) / 127
-        codes = (rotated[:, :rank] / scale).round()
-        approximate = codes * scale
-        error = float((approximate[checked] @ approximate.T - exact).abs().max())
-        if error <= _COSINE_ERROR:
+        kept = rotated[:, :rank]
+        if float((kept[checked] @ kept.T - exact).abs().max()) <= _COSINE_ERROR:
             break
+    scale = kept.abs().amax(0).clamp(min=1e-30) / 127
+    codes = (kept / scale).round()
+    approximate = codes * scale
+    error = float((approximate[checked] @ approximate.T - exact).abs().max())
     return codes.to(torch.int8).numpy(), scale.numpy().astype(np.float32), error
 
 
