@@ -38,6 +38,7 @@ class Window:
         scheme = dict(name='prefers-color-scheme', value='dark' if dark else 'light')
         self.driver.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[scheme]))
         self.driver.get('about:blank')  # a new anchor alone would not load the page again
+        self.console()  # what other pages have said
         self.driver.get(address)
         self.wait(lambda: self.run('return document.body.dataset.shown'))
 
