@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -81,6 +81,15 @@ test-stock: install
 test-export: install
 	$(BIN)/python -m pytest tests/test_deployment tests/test_tools/test_export.py \
 	  -m 'export or not export' $(PARALLEL)
+
+# Pages and the app in a headless Chromium: minutes.
+$(VENV)/.installed-browser: $(VENV)/.installed requirements-browser.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-browser.txt
+	@touch $@
+
+test-browser: $(VENV)/.installed-browser
+	@$(BIN)/python -m tests.browser.conftest
+	$(BIN)/python -m pytest tests/browser -m browser
 
 # The documentation site and the notebook have requirements of their own.
 $(VENV)/.installed-docs: $(VENV)/.installed requirements-docs.txt

@@ -59,7 +59,10 @@ setup(
         'Typing :: Typed',
     ],
     packages=find_packages(include=['locat_mm', 'locat_mm.*']),
-    package_data={'locat_mm': ['py.typed']},
+    package_data={
+        'locat_mm': ['py.typed'],
+        'locat_mm.analysis.page': ['*.html', '*.css', '*.js'],
+    },
     cmdclass={'build_py': BuildWithMim},
     python_requires='>=3.10',
     install_requires=[
@@ -88,6 +91,7 @@ setup(
             'regex',
         ],
         'deploy': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
+        'app': ['gradio>=6'],
         'demo': ['scikit-learn', 'matplotlib', 'tqdm'],
     },
 )

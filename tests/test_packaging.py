@@ -86,6 +86,12 @@ def test_wheel_holds_configs_tools_and_index(wheel, clone):
         assert bool(info.external_attr >> 16 & 0o100) == name.endswith('.sh'), name
 
 
+def test_wheel_holds_the_parts_of_the_page(wheel, root):
+    parts = {p.name for p in (root / 'locat_mm/analysis/page').iterdir() if p.is_file()}
+    assert {'page.html', 'page.css', 'main.js'} <= parts
+    assert {f'locat_mm/analysis/page/{name}' for name in parts} <= names_in(wheel)
+
+
 def test_installed_scripts_can_be_executed(installed):
     scripts = list((installed / 'locat_mm/.mim/tools').glob('*.sh'))
     assert len(scripts) == 4
@@ -110,7 +116,9 @@ def test_metadata(metadata, root):
     assert metadata['Name'] == 'locat_mm'
     assert metadata['Version'] == __version__
     assert metadata['Requires-Python'] == '>=3.10'
-    assert set(metadata.get_all('Provides-Extra')) == {'onedl', 'openmmlab', 'demo', 'deploy'}
+    assert set(metadata.get_all('Provides-Extra')) == {
+        *('onedl', 'openmmlab', 'demo', 'deploy', 'app'),
+    }
 
 
 @pytest.mark.parametrize(
@@ -120,13 +128,14 @@ def test_metadata(metadata, root):
         ('openmmlab', 'requirements-openmmlab.txt'),
         ('demo', 'requirements.txt'),
         ('deploy', 'requirements-dev.txt'),
+        ('app', 'requirements-browser.txt'),
     ],
 )
 def test_extras_admit_the_pinned_stack(metadata, root, extra, pins):
     pinned = dict(re.findall(r'^([\w-]+)==(\S+)$', (root / pins).read_text(), re.MULTILINE))
     needed = [Requirement(line) for line in metadata.get_all('Requires-Dist')]
     needed = [one for one in needed if one.marker and one.marker.evaluate({'extra': extra})]
-    assert len(needed) == {'onedl': 4, 'openmmlab': 7, 'demo': 3, 'deploy': 3}[extra]
+    assert len(needed) == {'onedl': 4, 'openmmlab': 7, 'demo': 3, 'deploy': 3, 'app': 1}[extra]
     for one in needed:
         assert one.specifier.contains(pinned[one.name]), one
 

@@ -22,21 +22,13 @@ import numpy as np
 from locat_mm.analysis.overlay import make_palette
 from locat_mm.checkpoint import trust_checkpoints, write_beside
 from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
-from locat_mm.cli.class_names import read_class_names
-from locat_mm.cli.examples import (
-    check_mask,
-    count_classes,
-    find_examples,
-    find_masks,
-    read_mask,
-)
+from locat_mm.cli.examples import check_mask, find_masks, read_examples, read_mask
 from locat_mm.cli.in_context import ExampleSegmentor, Scores, config_backbone, timm_backbone
 from locat_mm.cli.pictures import (
     Picture,
     ResultWriter,
     find_pictures,
     for_each_picture,
-    read_picture,
 )
 from locat_mm.cli.reporting import reports_errors
 from locat_mm.config import load_config
@@ -116,28 +108,6 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f'--size must be positive, got {args.size}')
 
 
-def read_examples(args: argparse.Namespace) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
-    """Images, masks and class names.
-
-    Raises:
-        FileNotFoundError, ValueError: if an example is missing, damaged or inconsistent.
-    """
-    pairs = find_examples(*args.examples, args.mask_suffix)
-    masks = [read_mask(path) for _, path in pairs]
-    count = count_classes(masks, args.ignore_index, args.examples[1])
-    if args.classes:
-        names = read_class_names(args.classes)
-    else:
-        names = [f'class_{i}' for i in range(count)]
-    images = []
-    for (picture, path), mask in zip(pairs, masks, strict=True):
-        image = read_picture(picture.path)
-        check_mask(mask, path, image.shape, len(names), args.ignore_index)
-        images.append(image)
-    print(f'{len(pairs)} examples, {len(names)} classes: {", ".join(names)}')
-    return images, masks, names
-
-
 def build_model(args: argparse.Namespace, cfg, num_classes: int) -> ExampleSegmentor:
     if args.backbone:
         name = args.backbone.removeprefix('timm:')
@@ -165,7 +135,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.masks and args.mask_suffix:
         pictures = [p for p in pictures if not p.path.name.endswith(args.mask_suffix)]
     truths = find_masks(pictures, args.masks, args.mask_suffix) if args.masks else {}
-    images, masks, names = read_examples(args)
+    images, masks, names = read_examples(
+        *args.examples, args.mask_suffix, args.classes, args.ignore_index
+    )
+    print(f'{len(images)} examples, {len(names)} classes: {", ".join(names)}')
     model = build_model(args, cfg, len(names))
     model.learn(images, masks)
     writer = ResultWriter(args.out, names, make_palette(names), args.opacity)

@@ -2,6 +2,8 @@
 
 - The front page is README.md; CONTRIBUTING.md and CHANGELOG.md are pages too. Links between them
   and the pages of docs/ are rewritten. Links to other files of the repository need REPOSITORY_URL.
+- ``look_inside.html``: the page of two models of the demo, with today's scripts, which inspect.md
+  embeds.
 - ``api/*.md``: one page for each package of locat_mm, with all that its ``__all__`` lists.
 """
 
@@ -18,7 +20,11 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.nav import Navigation
 from mkdocs.structure.pages import Page
 
+from locat_mm.analysis.page import refresh_page
+
 ROOT = Path(__file__).parents[2]
+#: What `make demo` has written as work_dirs/demo/look_inside.html.
+LOOK_INSIDE = Path(__file__).with_name('look_inside.html')
 #: Address of the repository, such as https://HOST/OWNER/NAME. Without it, files outside of the
 #: site are named and not linked.
 REPOSITORY = os.environ.get('REPOSITORY_URL', '').rstrip('/')
@@ -53,6 +59,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for source, target in PAGES.items():
         text = (ROOT / source).read_text(encoding='utf-8')
         files.append(File.generated(config, target, content=text))
+    files.append(File.generated(config, 'look_inside.html', content=refresh_page(LOOK_INSIDE)))
     for name, title in PACKAGES.items():
         files.append(File.generated(config, _api_page(name), content=_describe(name, title)))
     return files

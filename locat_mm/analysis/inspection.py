@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from mmcv import imread
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 from ..config import load_config
 from ..datasets import leaves
+from ..layers.attach import find_patch_embed
 from ..models.building import load_model
 from .recording import LayerRecord, Recorder
+from .structure import find_backbone
 
 __all__ = ['Inspection', 'Inspector']
 
@@ -39,6 +42,9 @@ class Inspection:
         refinement: PRR's weights for the head's input, on the patches ``[H, W]``; None without
             PRR. The rest of the sum of 1 is on prefix tokens.
         pool: of :class:`locat_mm.models.PatchRepresentationRefinement`.
+        segmentation: the predicted class of every pixel of the picture, ``[h, w]``; None without
+            a decoder.
+        num_class_tokens: of the backbone.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Inspection:
     layers: list[LayerRecord]
     refinement: Tensor | None = None
     pool: str | None = None
+    segmentation: np.ndarray | None = None
+    num_class_tokens: int = 0
 
     def choose_layers(self, layers: Sequence[int] | None = None) -> list[int]:
         """Numbers of the layers to draw: the given ones, or at most six from first to last.
@@ -124,14 +132,23 @@ class Inspector:
     def __init__(self, config: str, checkpoint: str, overrides: dict | None = None) -> None:
         cfg = load_config(config, overrides)
         init_default_scope(cfg.get('default_scope', 'mmengine'))
+        self.cfg = cfg
         self.model: Any = load_model(cfg, checkpoint)
         self.pipeline = Compose(_test_pipeline(cfg))
 
-    def __call__(self, image: str | Path) -> Inspection:
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Pixels (rows, columns) of a patch of the patch embedding."""
+        return _patch_size(find_patch_embed(find_backbone(self.model))[1])
+
+    def __call__(
+        self, image: str | Path, head_limit: int = 0, features: bool = False
+    ) -> Inspection:
         """Run the model on an image and record it.
 
         Args:
             image: path of the file.
+            head_limit, features: of :class:`~locat_mm.analysis.recording.Recorder`.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -145,8 +162,8 @@ class Inspector:
             raise ValueError(f'{path} is no image that OpenCV can read')
         sample = self.pipeline(dict(img_path=str(path)))
         batch = {key: [value] for key, value in sample.items()}
-        with Recorder(self.model) as recorder, torch.no_grad():
-            self.model.test_step(batch)
+        with Recorder(self.model, head_limit, features) as recorder, torch.no_grad():
+            (result,) = self.model.test_step(batch)
         layers = recorder.records()
         assert recorder.grid_size is not None
         inspection = Inspection(
@@ -155,7 +172,14 @@ class Inspector:
             _patch_size(recorder.patch_embed),
             recorder.grid_size,
             layers,
+            num_class_tokens=recorder.num_class_tokens,
         )
+        if 'pred_sem_seg' in result:
+            mask = result.pred_sem_seg.data[0].cpu().numpy().astype(np.uint16)
+            height, width = inspection.picture.shape[:2]
+            inspection.segmentation = cv2.resize(
+                mask, (width, height), interpolation=cv2.INTER_NEAREST
+            )
         weights = recorder.refinement()
         if weights is not None and recorder.neck is not None:
             height, width = layers[-1].grid_size

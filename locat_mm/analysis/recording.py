@@ -38,6 +38,14 @@ class LayerRecord:
         alpha: their strength, mean over the heads, ``[H, W]`` in logits; None without GAug.
         similarity: of the patches to [CLS] behind the layer's block, ``[H, W]``; None without
             class token.
+        correlation: of rows and columns in the patches' Gaussians, within -1..1, ``[H, W]``; None
+            for Gaussians along the axes.
+        head_attention: weights of every head, ``[heads, windows, N, N]``; None if they were not
+            recorded. See ``head_limit`` of :class:`Recorder`.
+        head_variance, head_alpha: of every head, ``[heads, H, W, 2]`` and ``[heads, H, W]``;
+            recorded with ``head_attention``.
+        features: the patches' tokens behind the layer's block, ``[H, W, C]``; None unless they
+            were recorded.
     """
 
     name: str
@@ -47,6 +55,11 @@ class LayerRecord:
     variance: Tensor | None = None
     alpha: Tensor | None = None
     similarity: Tensor | None = None
+    correlation: Tensor | None = None
+    head_attention: Tensor | None = None
+    head_variance: Tensor | None = None
+    head_alpha: Tensor | None = None
+    features: Tensor | None = None
 
     @property
     def sigma(self) -> Tensor | None:
@@ -81,8 +94,10 @@ class _Capture:
     """What the hooks get from one layer."""
 
     layer: AttentionLayer
+    head_limit: int = 0
     grid_size: tuple[int, int] | None = None
     attention: Tensor | None = None
+    head_attention: Tensor | None = None
     gaussian: tuple[Tensor, Tensor] | None = None
     tokens: Tensor | None = None
 
@@ -107,6 +122,8 @@ class _Capture:
         if weights.ndim == 3:
             weights = weights.unflatten(0, (-1, self.layer.attn.num_heads))
         self.attention = weights.mean(1).float().cpu()
+        is_kept = weights.shape[1] > 1 and weights.numel() <= self.head_limit
+        self.head_attention = weights.transpose(0, 1).float().cpu() if is_kept else None
 
 
 class _AttentionWeights(TorchFunctionMode):
@@ -144,6 +161,9 @@ class Recorder:
     Args:
         model: a classifier, a segmentor or a backbone, in eval mode. Its attention layers are of
             the kinds that :func:`locat_mm.attach` supports, with GAug or without.
+        head_limit: the heads of a layer are recorded too if their weights are at most so many
+            numbers (heads · windows · N²); 0: never.
+        features: record the tokens behind every block.
 
     Attributes:
         grid_size: patches along (rows, columns) behind the patch embedding; None before the pass.
@@ -152,10 +172,11 @@ class Recorder:
         ValueError: if it has no such layer.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, head_limit: int = 0, features: bool = False) -> None:
         self.model = model
+        self.features = features
         backbone = find_backbone(model)
-        self._captures = [_Capture(layer) for layer in find_layers(backbone)]
+        self._captures = [_Capture(layer, head_limit) for layer in find_layers(backbone)]
         _, self.patch_embed = find_patch_embed(backbone)
         self.num_class_tokens, self.num_prefix_tokens = class_tokens(backbone)
         necks = [m for m in model.modules() if isinstance(m, PatchRepresentationRefinement)]
@@ -179,7 +200,7 @@ class Recorder:
             if layer.is_windowed:
                 hook = capture.keep_window_grid
                 handles.append(layer.parent.register_forward_pre_hook(hook, with_kwargs=True))
-            if layer.block is not None and self.num_class_tokens:
+            if layer.block is not None and (self.num_class_tokens or self.features):
                 handles.append(layer.block.register_forward_hook(capture.keep_tokens))
             handles.append(attn.register_forward_pre_hook(self._enter_layer(capture)))
             handles.append(attn.register_forward_hook(self._leave_layer))
@@ -237,7 +258,16 @@ class Recorder:
             variance, alpha = (x.mean(1).cpu() for x in capture.gaussian)
             record.variance = _to_map(variance, where, grid_size)
             record.alpha = _to_map(alpha, where, grid_size)
-        if capture.tokens is not None:
+            if capture.head_attention is not None:
+                variance, alpha = (x.transpose(0, 1).cpu() for x in capture.gaussian)
+                record.head_variance = torch.stack([_to_map(x, where, grid_size) for x in variance])
+                record.head_alpha = torch.stack([_to_map(x, where, grid_size) for x in alpha])
+        record.head_attention = capture.head_attention
+        if capture.tokens is not None and self.features:
+            # [1, N, C] with prefix tokens in front, or a map [1, H, W, C]
+            tokens = capture.tokens[0].flatten(0, -2)[-num_patches:]
+            record.features = tokens.float().cpu().unflatten(0, grid_size)
+        if capture.tokens is not None and self.num_class_tokens:
             similarity = cls_similarity(
                 capture.tokens[0], self.num_prefix_tokens, self.num_class_tokens
             )

@@ -9,14 +9,54 @@ from PIL import Image
 
 from ..datasets import BadSampleError
 from ..helpers import listed
-from .pictures import Picture, find_pictures
+from .class_names import read_class_names
+from .pictures import Picture, find_pictures, read_picture
 
-__all__ = ['check_mask', 'count_classes', 'find_examples', 'find_masks', 'read_mask']
+__all__ = [
+    'check_mask',
+    'count_classes',
+    'find_examples',
+    'find_masks',
+    'read_examples',
+    'read_mask',
+]
 
 _SUFFIXES = ('.png', '.bmp', '.gif', '.tif', '.tiff')
 _LOSSY = ('.jpg', '.jpeg')
 #: Pillow's modes of one value per pixel; of a palette image the value is the index.
 _MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B')
+
+
+def read_examples(
+    images: str,
+    masks: str,
+    mask_suffix: str | None = None,
+    classes: str | None = None,
+    ignore_index: int = 255,
+) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
+    """Examples with their masks, read and checked.
+
+    Args:
+        images, masks, mask_suffix: as for :func:`find_examples`.
+        classes: a file with a class name per line; None: ``class_0`` and so on.
+        ignore_index: value of the masks without label.
+
+    Returns:
+        images BGR, uint8 ``[H, W, 3]``; masks ``[H, W]``; class names.
+
+    Raises:
+        FileNotFoundError, ValueError: if an example is missing, damaged or inconsistent.
+    """
+    pairs = find_examples(images, masks, mask_suffix)
+    labels = [read_mask(path) for _, path in pairs]
+    count = count_classes(labels, ignore_index, masks)
+    names = read_class_names(classes) if classes else [f'class_{i}' for i in range(count)]
+    pixels = []
+    for (picture, path), mask in zip(pairs, labels, strict=True):
+        image = read_picture(picture.path)
+        check_mask(mask, path, image.shape, len(names), ignore_index)
+        pixels.append(image)
+    return pixels, labels, names
 
 
 def find_examples(

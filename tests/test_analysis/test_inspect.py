@@ -21,7 +21,8 @@ from locat_mm.analysis.figures import make_figure
 from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.analysis.inspection import Inspection, Inspector
 from locat_mm.analysis.recording import LayerRecord
-from tests.support.shipped import ROOT, load
+from tests.support import ROOT
+from tests.support.demo_models import config, weights
 
 inspect = runpy.run_path(str(ROOT / 'tools' / 'analysis_tools' / 'inspect_locat.py'))['main']
 GAUG = {'its Gaussian', 'σ of all patches\n(√ rows · columns)', 'α of all patches'}
@@ -47,24 +48,6 @@ def look(folder):
     return functools.cache(
         lambda name, image: Inspector(config(name), weights(name, folder))(folder / image)
     )
-
-
-def weights(name: str, folder: Path) -> str:
-    """A checkpoint of a demo config's model, random, with Gaussians that differ."""
-    out = folder / f'{name.replace("/", "_")}.pth'
-    if not out.exists():
-        cfg = load(f'demo/{name}.py')
-        cfg.model.backbone.init_cfg = cfg.model.init_cfg = None
-        model = MODELS.build(cfg.model)
-        for key, parameter in model.named_parameters():
-            if '.gaug.' in key:
-                parameter.data.add_(0.3 * torch.randn_like(parameter))
-        torch.save(dict(state_dict=model.state_dict()), out)
-    return str(out)
-
-
-def config(name: str) -> str:
-    return str(ROOT / 'configs' / 'demo' / f'{name}.py')
 
 
 def texts(figure) -> list[Text]:

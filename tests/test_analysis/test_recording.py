@@ -16,8 +16,8 @@ from tests.support.hosts import build as build_host
 WINDOWED = ('timm-swin', 'mmpretrain-swin', 'mmseg-swin', 'mmpretrain-sam')
 
 
-def record(model, images):
-    with Recorder(model) as recorder, torch.no_grad():
+def record(model, images, **options):
+    with Recorder(model, **options) as recorder, torch.no_grad():
         model(images)
     return recorder
 
@@ -36,7 +36,7 @@ def softmax(logits):
 
 
 def naive_layer(attn, tokens, grid, num_prefix):
-    """Attention [N, N], variance [H·W, 2] and alpha [H·W] of tokens [N, C], mean over heads."""
+    """Attention [heads, N, N], variance [heads, H·W, 2], alpha [heads, H·W] of tokens [N, C]."""
     weight, bias = (p.detach().double().numpy() for p in (attn.qkv.weight, attn.qkv.bias))
     qkv = (tokens.double().numpy() @ weight.T + bias).reshape(len(tokens), 3, attn.num_heads, -1)
     gaug = {k: v.double().numpy() for k, v in attn.gaug.state_dict().items()}
@@ -58,17 +58,25 @@ def naive_layer(attn, tokens, grid, num_prefix):
         attention.append(softmax(logits))
         variances.append(variance)
         alphas.append(alpha)
-    return np.mean(attention, 0), np.mean(variances, 0), np.mean(alphas, 0)
+    return np.stack(attention), np.stack(variances), np.stack(alphas)
 
 
 @pytest.mark.parametrize('family', ['vit', 'regvit', 'jumbo', 'vit-gap'])
 def test_equals_float64_line_by_line(family):
     model = build(family)
     inputs = [keep_io(block.attn)[0] for block in model.blocks]
-    records = record(model, torch.randn(1, 3, 24, 40)).records()
+    outputs = [keep_io(block)[1] for block in model.blocks]
+    images = torch.randn(1, 3, 24, 40)
+    records = record(model, images, head_limit=10**6, features=True).records()
     prefix = model.num_prefix_tokens
-    for block, layer, (tokens,) in zip(model.blocks, records, inputs, strict=True):
-        attention, variance, alpha = naive_layer(block.attn, tokens[0], (3, 5), prefix)
+    for block, layer, (tokens,), (out,) in zip(model.blocks, records, inputs, outputs, strict=True):
+        of_heads = naive_layer(block.attn, tokens[0], (3, 5), prefix)
+        given = (layer.head_attention[:, 0], layer.head_variance, layer.head_alpha)
+        for values, expected in zip(given, of_heads, strict=True):
+            expected = expected.reshape(values.shape)
+            np.testing.assert_allclose(values, expected, rtol=1e-4, atol=1e-6)
+        assert torch.equal(layer.features.flatten(0, 1), out[0, prefix:])
+        attention, variance, alpha = (values.mean(0) for values in of_heads)
         assert layer.grid_size == (3, 5)
         np.testing.assert_allclose(layer.attention[0], attention, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(layer.sigma.reshape(15, 2) ** 2, variance, rtol=1e-4)
@@ -128,6 +136,22 @@ def test_windows_are_the_hosts(name):
         torch.testing.assert_close(cut.flatten(1, -2), padded[seen.patches], rtol=0, atol=0)
         numbers = seen.patches[seen.patches >= 0]
         assert sorted(numbers.tolist()) == list(range(seen.grid_size[0] * seen.grid_size[1]))
+
+
+def test_heads_and_features_of_windows():
+    """Features are those behind the block; heads of windows have the mean that is recorded."""
+    model = build('swin', img_size=(24, 40))
+    outputs = [keep_io(layer.block)[1] for layer in find_layers(model)]
+    images = torch.randn(1, 3, 24, 40)
+    records = record(model, images, head_limit=10**6, features=True).records()
+    for layer, (out,) in zip(records, outputs, strict=True):
+        torch.testing.assert_close(layer.head_attention.mean(0), layer.attention)
+        torch.testing.assert_close(layer.head_variance.mean(0), layer.variance)
+        assert torch.equal(layer.features, out[0])
+    limit = records[0].head_attention.numel() - 1
+    fewer = record(model, images, head_limit=limit).records()
+    assert fewer[0].head_attention is None and fewer[0].head_alpha is None
+    assert fewer[0].features is None
 
 
 def test_attention_in_a_window():

@@ -24,6 +24,7 @@ from pathlib import Path
 from experiments import EXPERIMENTS, ROOT, SMOKE, Experiment, Row
 from figure import draw
 from mmengine.config import Config
+from page import write_demo_page
 from table import average, show
 
 from locat_mm.analysis.gaussians import draw_gaussians
@@ -317,6 +318,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f'Picture: {draw(models, DATA / "scenes", work_dir / experiment.picture)}')
     if experiment.features:
         draw_gaussians_of(rows[-1], experiment, args.smoke)
+        page = write_demo_page(models, DATA / 'scenes', work_dir / 'look_inside.html')
+        print(f'A look inside, for the browser: {page}')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,61 @@
+"""The demo's page: two models on the scene in the middle of LocAt's scores."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmcv import imread
+from mmengine.dataset import pseudo_collate
+from mmseg.evaluation import IoUMetric
+
+from locat_mm.analysis.inspection import Inspector
+from locat_mm.analysis.page import write_page
+from locat_mm.cli.pages import look_at
+
+__all__ = ['median_scene', 'write_demo_page']
+
+#: Scenes that the model takes at a time.
+_BATCH = 50
+
+
+def write_demo_page(models: dict[str, tuple[Path, Path]], scenes: Path, out: Path) -> Path:
+    """Write the page of several models for one validation scene.
+
+    Args:
+        models: name -> (segmentation config, work directory of its training). The last one
+            decides on the scene.
+        scenes: folder of the scenes that digit_scenes.py writes.
+        out: the page to write.
+
+    Returns:
+        ``out``.
+    """
+    inspectors = {}
+    for name, (config, work_dir) in models.items():
+        checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
+        inspectors[name] = Inspector(str(config), checkpoint)
+    scene = median_scene(list(inspectors.values())[-1], scenes)
+    subjects = [look_at(inspector, name, [scene]) for name, inspector in inspectors.items()]
+    return write_page(subjects, out)
+
+
+def median_scene(inspector: Inspector, scenes: Path) -> Path:
+    """The validation scene whose mIoU, over the classes that it or its map has, is the median."""
+    paths = sorted((scenes / 'images' / 'validation').glob('*.png'))
+    scores = {}
+    for start in range(0, len(paths), _BATCH):
+        batch = paths[start : start + _BATCH]
+        samples = [inspector.pipeline(dict(img_path=str(path))) for path in batch]
+        with torch.no_grad():
+            results = inspector.model.test_step(pseudo_collate(samples))
+        for path, result in zip(batch, results, strict=True):
+            scores[path] = _mean_iou(result.pred_sem_seg.data[0].cpu(), path, scenes)
+    ordered = sorted(paths, key=lambda path: (scores[path], path))
+    return ordered[len(ordered) // 2]
+
+
+def _mean_iou(predicted: torch.Tensor, path: Path, scenes: Path) -> float:
+    truth = imread(scenes / 'annotations' / 'validation' / path.name, 'unchanged')
+    areas = IoUMetric.intersect_and_union(predicted, torch.from_numpy(truth), 256, ignore_index=255)
+    intersection, union = (area.numpy() for area in areas[:2])
+    return float(np.mean(intersection[union > 0] / union[union > 0]))
