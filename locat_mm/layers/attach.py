@@ -6,7 +6,7 @@ from timm.layers import to_2tuple
 from torch import nn
 
 from ..ops.gaussian_attention import get_backend
-from .gaussian_augment import STARTS
+from .gaussian_augment import STARTS, check_kernel
 from .hosts.search import find_attention, gaug_class_of
 from .image_grid import ImageGrid, can_tell_grid
 from .mixins import GAugMixin
@@ -22,6 +22,7 @@ def attach(
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int | None = None,
     attention_backend: str | None = None,
+    kernel: str = 'axis',
 ) -> nn.Module:
     """Give every attention layer of a vision transformer a Gaussian bias, in place.
 
@@ -40,6 +41,7 @@ def attach(
         num_prefix_tokens: tokens without coordinates in front of the patches. By default the
             host's.
         attention_backend: see :func:`locat_mm.ops.gaussian_attention`.
+        kernel: ``'axis'`` or ``'rotated'``, see :class:`locat_mm.layers.GaussianAugment`.
 
     Returns:
         the model.
@@ -47,11 +49,12 @@ def attach(
     Raises:
         TypeError: if an attention layer is of a kind that is not supported or has GAug already,
             or there is none.
-        ValueError: if ``start`` or the backend is unknown, a layer is a variant that is not
-            supported, or the grid or the prefix tokens cannot be told.
+        ValueError: if ``start``, the kernel or the backend is unknown, a layer is a variant that
+            is not supported, or the grid or the prefix tokens cannot be told.
     """
     if start not in STARTS:
         raise ValueError(f'unknown start {start!r}; choose from {", ".join(STARTS)}')
+    check_kernel(kernel, gaug)
     if not gaug:
         if attention_backend is not None:
             raise ValueError(f'{attention_backend=} needs gaug=True')
@@ -79,7 +82,8 @@ def attach(
     for attn, kind in layers:
         fixed = kind.fixed_grid(attn)
         where = (fixed, 0) if fixed else (grid_size, num_prefix_tokens)
-        layer = kind.convert(attn, *where, attention_backend, start, None if fixed else image_grid)
+        grid = None if fixed else image_grid
+        layer = kind.convert(attn, *where, attention_backend, start, grid, kernel)
         layer.attached = True
     return model
 

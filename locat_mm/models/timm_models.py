@@ -104,9 +104,11 @@ def _with_gaug(
     host_cls: Callable[..., nn.Module],
     gaug: bool = True,
     attention_backend: str | None = None,
+    kernel: str = 'axis',
     **kwargs,
 ) -> nn.Module:
-    return attach(host_cls(**kwargs), gaug, start='paper', attention_backend=attention_backend)
+    options = dict(attention_backend=attention_backend, kernel=kernel)
+    return attach(host_cls(**kwargs), gaug, start='paper', **options)
 
 
 def _create(

@@ -83,7 +83,8 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
             with ``gaug``, another to its patches.
         layer_scale: initial value of the layer scale.
         arch, img_size, patch_size, in_channels, gaug, pos_embed, drop_path_rate, out_indices,
-            frozen, attention_backend, grad_checkpointing, init_cfg: see :class:`LocAtViT`.
+            frozen, attention_backend, grad_checkpointing, init_cfg, kernel: see
+            :class:`LocAtViT`.
 
     Raises:
         ValueError: as :class:`LocAtViT`; also if ``num_jumbo_tokens`` is below 1.
@@ -111,9 +112,10 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
         attention_backend: str | None = None,
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend)
+        self._check_options(out_type, gaug, attention_backend, kernel=kernel)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         if num_jumbo_tokens < 1:
             raise ValueError(f'at least one class token is needed, got {num_jumbo_tokens=}')
@@ -144,7 +146,8 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
         self.weight_init_mode = ''  # timm's default scheme, in place of 'skip'
         self.init_weights(needs_reset=False)
         self._configure(
-            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+            *(gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing),
+            *(init_cfg, kernel),
         )
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

@@ -30,7 +30,8 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
     Args:
         arch, img_size, patch_size, in_channels, gaug, class_token, num_registers,
             drop_path_rate, out_indices, out_type, final_norm, frozen, attention_backend,
-            grad_checkpointing, init_cfg: see :class:`LocAtViT`.
+            grad_checkpointing, init_cfg, kernel: see
+            :class:`LocAtViT`.
         rope_temperature: base of the random initial frequencies.
         layer_scale: initial value of the layer scale.
 
@@ -61,9 +62,10 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
         attention_backend: str | None = None,
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, class_token)
+        self._check_options(out_type, gaug, attention_backend, class_token, kernel=kernel)
         head_dim = arch['embed_dim'] // arch['num_heads']
         if head_dim % 4:
             raise ValueError(f'rotary embedding needs {head_dim=} divisible by 4: {arch}')
@@ -91,7 +93,8 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
             **arch,
         )
         self._configure(
-            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+            *(gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing),
+            *(init_cfg, kernel),
         )
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

@@ -46,10 +46,14 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         grad_checkpointing: recompute each block in the backward pass to save memory.
         init_cfg: mmengine's. ``dict(type='Pretrained', checkpoint=..., prefix=...)`` is
             strict: a file that does not fit is an error.
+        kernel: ``'axis'`` for GAug's Gaussians along rows and columns, as in the paper;
+            ``'rotated'`` for Gaussians that also learn a correlation, which needs ``gaug``. See
+            :class:`locat_mm.layers.GaussianAugment`. A checkpoint without correlations loads into
+            it, with equal outputs.
 
     Raises:
-        ValueError: for an unknown arch, out_type, pos_embed or backend, an index out of range,
-            a width that the heads do not divide, or an image smaller than a patch.
+        ValueError: for an unknown arch, out_type, pos_embed, backend or kernel, an index out of
+            range, a width that the heads do not divide, or an image smaller than a patch.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -77,9 +81,10 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         attention_backend: str | None = None,
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, class_token)
+        self._check_options(out_type, gaug, attention_backend, class_token, kernel=kernel)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         VisionTransformer.__init__(
             self,
@@ -96,5 +101,6 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
             **arch,
         )
         self._configure(
-            gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing, init_cfg
+            *(gaug, attention_backend, out_type, out_indices, frozen, grad_checkpointing),
+            *(init_cfg, kernel),
         )

@@ -12,7 +12,6 @@ are of the second moments of M_ij = dS_ij G_ij over the distances, in units of â
 """
 
 import functools
-import math
 
 import torch
 from torch import Tensor

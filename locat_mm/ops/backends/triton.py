@@ -18,7 +18,17 @@ from ..geometry import Geometry
 from .kernel_operator import kernel_operator
 from .tile_sizes import tile_sizes
 
-__all__ = ['is_interpreted', 'on_device', 'readable', 'triton_attention', 'why_not']
+__all__ = [
+    'fake_backward',
+    'fake_forward',
+    'is_interpreted',
+    'on_device',
+    'readable',
+    'run_backward',
+    'run_forward',
+    'triton_attention',
+    'why_not',
+]
 
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
 #: 3.2 cannot compile the kernels.
@@ -67,13 +77,14 @@ def triton_attention(
     scale: float,
     attn_bias: None = None,
     dropout_p: float = 0.0,
+    correlation: Tensor | None = None,
 ) -> Tensor:
-    """See :func:`locat_mm.ops.gaussian_attention`; differentiable in its five tensors.
+    """See :func:`locat_mm.ops.gaussian_attention`; differentiable in its five or six tensors.
 
     Args:
         q, k, v: of one dtype (float32, float16, bfloat16). Views with a contiguous last axis (of
             one qkv tensor, say) are read in place; others are copied.
-        variance, alpha: computed with in float32.
+        variance, alpha, correlation: computed with in float32.
         attn_bias, dropout_p: not supported, see :func:`why_not`.
 
     Returns:
@@ -96,7 +107,14 @@ def triton_attention(
         q, scale = -q, -scale
     elif scale == 0:
         q, scale = q * 0, 1.0
-    out, _ = _attention(q, k, v, variance.float(), alpha.float(), *geometry, float(scale))
+    gaussians = variance.float(), alpha.float()
+    if correlation is None:
+        out, _ = _attention(q, k, v, *gaussians, *geometry, float(scale))
+    else:
+        from .triton_rotated import rotated_attention  # which imports this module
+
+        gaussians = *gaussians, correlation.float()
+        out, _ = rotated_attention(q, k, v, *gaussians, *geometry, float(scale))
     return out
 
 
@@ -127,8 +145,9 @@ def _capability(device: torch.device) -> tuple[int, int]:
 def _launch(
     kernel: str,
     q: Tensor,
-    tensors: list[Tensor],
-    strides: list[int],
+    tensors: list[Tensor | None],
+    strides: list[int | None],
+    rotated: bool,
     geometry: Geometry,
     scale: float,
 ) -> None:
@@ -136,6 +155,7 @@ def _launch(
 
     Args:
         tensors, strides: all of the kernel's, in its order.
+        rotated: the kernel's tensors have a correlation.
     """
     from . import triton_kernels
 
@@ -177,6 +197,7 @@ def _launch(
             FOLD=fold,
             PRECISION='tf32' if _tf32_allowed() else 'ieee',
             UPCAST=q.dtype == torch.bfloat16 and is_interpreted(),
+            ROTATED=rotated,
             num_warps=sizes.num_warps,
             num_stages=sizes.num_stages,
             maxnreg=sizes.max_registers,
@@ -213,7 +234,87 @@ def _tf32_allowed() -> bool:
     return matmul.allow_tf32
 
 
-# ------------------------------------------------------------------------------ operator
+# ------------------------------------------------------------------------------ operators
+
+
+def run_forward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    correlation: Tensor | None,
+    geometry: Geometry,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
+    q, k, v = readable(q), readable(k), readable(v)
+    out = _empty(q)
+    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
+    _launch(
+        'forward',
+        q,
+        [q, k, v, variance, alpha, correlation, out, lse],
+        [*_strides(q, k, v), *_gaussian_strides(variance, alpha, correlation), *_strides(out)],
+        correlation is not None,
+        geometry,
+        scale,
+    )
+    return out, lse
+
+
+def run_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    variance: Tensor,
+    alpha: Tensor,
+    correlation: Tensor | None,
+    out: Tensor,
+    lse: Tensor,
+    d_out: Tensor,
+    geometry: Geometry,
+    scale: float,
+) -> list[Tensor]:
+    """Gradients of q, k, v, variance, alpha and correlation."""
+    q, k, v, d_out = readable(q), readable(k), readable(v), readable(d_out)
+    d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
+    rotated = correlation is not None
+    shapes = variance.shape, alpha.shape, *([alpha.shape] if rotated else [])
+    d_gaussians = [torch.empty(shape, dtype=variance.dtype, device=q.device) for shape in shapes]
+    table = lse.new_empty(5 if rotated else 4, *lse.shape)
+    gaussians = variance, alpha, correlation
+    outputs = d_q, *d_gaussians, *([] if rotated else [None]), table
+    _launch(
+        'backward_queries',
+        q,
+        [q, k, v, *gaussians, out, lse, d_out, *outputs],
+        [*_strides(q, k, v), *_gaussian_strides(*gaussians), *_strides(out, d_out, d_q)],
+        rotated,
+        geometry,
+        scale,
+    )
+    _launch(
+        'backward_keys',
+        q,
+        [q, k, v, lse, table, d_out, d_k, d_v],
+        [*_strides(q, k, v, d_out, d_k, d_v)],
+        rotated,
+        geometry,
+        scale,
+    )
+    return [d_q, d_k, d_v, *d_gaussians]
+
+
+def _gaussian_strides(
+    variance: Tensor, alpha: Tensor, correlation: Tensor | None
+) -> list[int | None]:
+    of_correlation = [None] * 3 if correlation is None else correlation.stride()
+    return [*variance.stride(), *alpha.stride(), *of_correlation]
+
+
+def fake_forward(q, *_):
+    return _empty(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 def _forward(
@@ -229,23 +330,8 @@ def _forward(
     max_sq_distance: float,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
-    q, k, v = readable(q), readable(k), readable(v)
-    out = _empty(q)
-    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-    _launch(
-        'forward',
-        q,
-        [q, k, v, variance, alpha, out, lse],
-        [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out)],
-        Geometry(height, width, num_prefix_tokens, eps, max_sq_distance),
-        scale,
-    )
-    return out, lse
-
-
-def _fake_forward(q, k, v, variance, alpha, *_):
-    return _empty(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    geometry = Geometry(height, width, num_prefix_tokens, eps, max_sq_distance)
+    return run_forward(q, k, v, variance, alpha, None, geometry, scale)
 
 
 def _backward(
@@ -264,33 +350,14 @@ def _backward(
     max_sq_distance: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, variance and alpha."""
     geometry = Geometry(height, width, num_prefix_tokens, eps, max_sq_distance)
-    q, k, v, d_out = readable(q), readable(k), readable(v), readable(d_out)
-    d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
-    d_variance = torch.empty(variance.shape, dtype=variance.dtype, device=q.device)
-    d_alpha = torch.empty(alpha.shape, dtype=alpha.dtype, device=q.device)
-    table = lse.new_empty(4, *lse.shape)
-    _launch(
-        'backward_queries',
-        q,
-        [q, k, v, variance, alpha, out, lse, d_out, d_q, d_variance, d_alpha, table],
-        [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out, d_out, d_q)],
-        geometry,
-        scale,
-    )
-    _launch(
-        'backward_keys',
-        q,
-        [q, k, v, lse, table, d_out, d_k, d_v],
-        _strides(q, k, v, d_out, d_k, d_v),
-        geometry,
-        scale,
+    d_q, d_k, d_v, d_variance, d_alpha = run_backward(
+        q, k, v, variance, alpha, None, out, lse, d_out, geometry, scale
     )
     return d_q, d_k, d_v, d_variance, d_alpha
 
 
-def _fake_backward(q, k, v, variance, alpha, *_):
+def fake_backward(q, k, v, variance, alpha, *_):
     d_variance, d_alpha = variance.new_empty(variance.shape), alpha.new_empty(alpha.shape)
     return _empty(q), _empty(k), _empty(v), d_variance, d_alpha
 
@@ -299,9 +366,9 @@ def _fake_backward(q, k, v, variance, alpha, *_):
 _attention = kernel_operator(
     'gaussian_attention',
     _forward,
-    _fake_forward,
+    fake_forward,
     _backward,
-    _fake_backward,
+    fake_backward,
     num_tensors=5,
     aux_outputs=1,
 )
