@@ -61,10 +61,11 @@ class Case:
     clamp: bool = False
     head_dim: int = 64
     dtype: str = 'bf16'
+    rotated: bool = False
 
     def __str__(self) -> str:
-        clamp = ' clamped' if self.clamp else ''
-        return f'{self.dtype} d{self.head_dim} {self.grid[0]}×{self.grid[1]}+{self.prefix}{clamp}'
+        more = (' clamped' if self.clamp else '') + (' rotated' if self.rotated else '')
+        return f'{self.dtype} d{self.head_dim} {self.grid[0]}×{self.grid[1]}+{self.prefix}{more}'
 
 
 @dataclass
@@ -102,8 +103,9 @@ class _AbsentDriver:
 def cases(whole: bool) -> Iterator[Case]:
     """The sample, or every combination."""
     if not whole:
-        for grid in ((14, 14), (32, 32)):
-            yield Case(grid)
+        for rotated in (False, True):
+            for grid in ((14, 14), (32, 32)):
+                yield Case(grid, rotated=rotated)
         return
     for dtype in _DTYPES:
         for head_dim in (16, 32, 64, 80, 96, 128):
@@ -112,7 +114,8 @@ def cases(whole: bool) -> Iterator[Case]:
                 *(((14, 14), 1, False), ((14, 14), 0, False), ((32, 32), 1, False)),
                 *(((32, 32), 0, False), ((32, 32), 5, True), ((7, 12), 0, True)),
             ):
-                yield Case(grid, prefix, clamp, head_dim, dtype)
+                for rotated in (False, True):
+                    yield Case(grid, prefix, clamp, head_dim, dtype, rotated)
 
 
 def compile_case(case: Case, card: int) -> dict[str, object]:
@@ -141,17 +144,20 @@ def compile_case(case: Case, card: int) -> dict[str, object]:
         qkv = empty(2, case.prefix + num_patches, 3, 3, case.head_dim, dtype=dtype)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         variance, alpha = empty(2, 3, num_patches, 2), empty(2, 3, num_patches)
-        weight, bias = empty(3, case.head_dim), empty(3)
+        rows = 4 if case.rotated else 3
+        weight, bias = empty(rows, case.head_dim), empty(rows)
     driver.set_active(_AbsentDriver(card))
     with (
         mock.patch.object(JITFunction, '__getitem__', record),
         mock.patch.object(attention, '_capability', lambda device: divmod(card, 10)),
     ):
-        out, lse = attention._forward(q, k, v, variance, alpha, *geometry, 0.125)
-        grads = torch.empty_like(out)
-        attention._backward(q, k, v, variance, alpha, out, lse, grads, *geometry, 0.125)
-        parameters._forward(q, weight, bias, 196.0, case.prefix)
-        parameters._backward(q, weight, bias, variance, alpha, 196.0, case.prefix)
+        tensors = q, k, v, variance, alpha, alpha if case.rotated else None
+        gaussians = (variance, alpha, alpha) if case.rotated else (variance, alpha)
+        limits = 196.0, 0.95 if case.rotated else None, case.prefix
+        out, lse = attention.run_forward(*tensors, geometry, 0.125)
+        attention.run_backward(*tensors, out, lse, torch.empty_like(out), geometry, 0.125)
+        parameters.run_forward(q, weight, bias, *limits)
+        parameters.run_backward(q, weight, bias, gaussians, *limits)
     return {k.removesuffix('_kernel').replace('_', ' '): x for k, x in found.items()}
 
 

@@ -46,6 +46,7 @@ ABLATION = (
     Row('ViT + GAP', 'ablation/vit_gap'),
     Row('ViT - position embedding', 'ablation/vit_nopos'),
     Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
+    Row('LocAtViT, rotated', 'ablation/locatvit_rotated'),
 )
 FAMILIES = (
     *DEMO,

@@ -11,12 +11,12 @@ from torch import Tensor
 from .kernel_operator import kernel_operator
 from .triton import is_interpreted, on_device, readable
 
-__all__ = ['rotated_triton_parameters', 'triton_parameters']
+__all__ = ['rotated_triton_parameters', 'run_backward', 'run_forward', 'triton_parameters']
 
 _BLOCK = 64  # queries of a program
 
 
-def _run_forward(
+def run_forward(
     q: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -33,7 +33,7 @@ def _run_forward(
     return outputs
 
 
-def _run_backward(
+def run_backward(
     q: Tensor,
     weight: Tensor,
     bias: Tensor,
@@ -98,7 +98,7 @@ def _launch(
 def _forward(
     q: Tensor, weight: Tensor, bias: Tensor, max_variance: float, num_prefix_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    variance, alpha = _run_forward(q, weight, bias, max_variance, None, num_prefix_tokens)
+    variance, alpha = run_forward(q, weight, bias, max_variance, None, num_prefix_tokens)
     return variance, alpha
 
 
@@ -117,7 +117,7 @@ def _backward(
     num_prefix_tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads = grad_variance, grad_alpha
-    return _run_backward(q, weight, bias, grads, max_variance, None, num_prefix_tokens)
+    return run_backward(q, weight, bias, grads, max_variance, None, num_prefix_tokens)
 
 
 def _fake_backward(q, weight, bias, *_):
@@ -141,7 +141,7 @@ def _rotated_forward(
     max_correlation: float,
     num_prefix_tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    variance, alpha, correlation = _run_forward(
+    variance, alpha, correlation = run_forward(
         q, weight, bias, max_variance, max_correlation, num_prefix_tokens
     )
     return variance, alpha, correlation
@@ -164,7 +164,7 @@ def _rotated_backward(
     num_prefix_tokens: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grads = grad_variance, grad_alpha, grad_correlation
-    return _run_backward(q, weight, bias, grads, max_variance, max_correlation, num_prefix_tokens)
+    return run_backward(q, weight, bias, grads, max_variance, max_correlation, num_prefix_tokens)
 
 
 #: As :func:`triton_parameters`, with ``max_correlation`` after ``max_variance`` and the correlation
