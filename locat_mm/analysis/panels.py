@@ -31,8 +31,8 @@ def gaussian_ellipse(
 ) -> Ellipse:
     """The Gaussian of a patch, drawn at ``sigmas`` standard deviations.
 
-    It is G of GAug with the paper's Σ (arXiv 2603.04892), turned if it is rotated, averaged over the heads, without the
-    ``eps`` that the code adds to the variance.
+    It is G of GAug with the paper's Σ (arXiv 2603.04892), averaged over the heads, without the
+    ``eps`` that the code adds to the variance. Those of rotated kernels are turned.
 
     Args:
         inspection: gives the pixels of a patch.

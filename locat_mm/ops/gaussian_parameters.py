@@ -71,15 +71,18 @@ def gaussian_parameters(
             # Contiguous results: the order of other strides would depend on the batch size.
             variance = max_variance * torch.sigmoid(F.linear(patches, weight[:2], bias[:2]))
             rest = [
-                F.linear(patches, weight[i : i + 1], bias[i : i + 1])
-                for i in (2, 3)[: len(weight) - 2]
+                F.linear(patches, w[None], b[None])
+                for w, b in zip(weight[2:], bias[2:], strict=True)
             ]
-            strength, *tilt = (x.squeeze(-1) for x in rest)
+            rest = [x.squeeze(-1) for x in rest]
         else:
             logits = _Logits.apply(patches, weight, bias)
             variance = (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1)
-            strength, *tilt = logits[2:]
-        return variance, F.softplus(strength), *(MAX_CORRELATION * torch.tanh(x) for x in tilt)
+            rest = [logits[row] for row in range(2, len(weight))]
+        alpha = F.softplus(rest[0])
+        if len(rest) == 1:
+            return variance, alpha
+        return variance, alpha, MAX_CORRELATION * torch.tanh(rest[1])
 
 
 class _Logits(torch.autograd.Function):
