@@ -162,7 +162,7 @@ def _launch(
     batch_size, num_heads, num_tokens, head_dim = q.shape
     height, width, num_prefix, eps, max_sq_distance = geometry
     major, _ = _capability(q.device)
-    sizes = tile_sizes(kernel, head_dim, geometry.grid_size, q.dtype, major)
+    sizes = tile_sizes(kernel, head_dim, geometry.grid_size, q.dtype, major, rotated)
     strips, groups = -(-width // sizes.cols), -(-height // sizes.rows)
     padding_cols = strips * sizes.cols - width
     fold = 0 < num_prefix <= height * padding_cols

@@ -491,6 +491,8 @@ def backward_keys_kernel(
         rate_y = tl.load(rates_y + tokens, mask=inside, other=0.0)
         rate_x = tl.load(rates_x + tokens, mask=inside, other=0.0)
         row, col = _coordinates(tokens - num_prefix, width)
+        if not ROTATED:
+            to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
         to_col = _squared_distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
         if ROTATED:
             slope_x = tl.load(rates_x + plane + tokens, mask=inside, other=0.0)
@@ -499,7 +501,6 @@ def backward_keys_kernel(
             z -= dx * slope_x[:, None]
             row_factor = strength[:, None] * tl.exp2(-z * z)
         else:
-            to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
             row_factor = strength[:, None] * tl.exp2(to_row * rate_y[:, None])
         col_factor = tl.exp2(to_col * rate_x[:, None])
         if PREFIX:
