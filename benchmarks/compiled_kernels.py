@@ -33,7 +33,7 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from locat_mm.ops.backends import triton as attention
+from locat_mm.ops.backends import triton_launch as attention
 from locat_mm.ops.backends import triton_parameters as parameters
 from locat_mm.ops.geometry import Geometry
 
@@ -149,7 +149,7 @@ def compile_case(case: Case, card: int) -> dict[str, object]:
     driver.set_active(_AbsentDriver(card))
     with (
         mock.patch.object(JITFunction, '__getitem__', record),
-        mock.patch.object(attention, '_capability', lambda device: divmod(card, 10)),
+        mock.patch.object(attention, 'capability', lambda device: divmod(card, 10)),
     ):
         tensors = q, k, v, variance, alpha, alpha if case.rotated else None
         gaussians = (variance, alpha, alpha) if case.rotated else (variance, alpha)

@@ -107,8 +107,8 @@ def _with_gaug(
     kernel: str = 'axis',
     **kwargs,
 ) -> nn.Module:
-    options = dict(attention_backend=attention_backend, kernel=kernel)
-    return attach(host_cls(**kwargs), gaug, start='paper', **options)
+    host = host_cls(**kwargs)
+    return attach(host, gaug, 'paper', attention_backend=attention_backend, kernel=kernel)
 
 
 def _create(

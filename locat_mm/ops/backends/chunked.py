@@ -7,7 +7,7 @@ bias and the gradients of its parameters are in :mod:`.chunked_bias`.
 import math
 import threading
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from ..geometry import Geometry
-from .chunked_bias import AxisBias, AxisGradients, RotatedBias, RotatedGradients
+from .chunked_bias import chunked_bias, chunked_gradients
 
 __all__ = ['chunked_attention', 'why_not']
 
@@ -86,9 +86,7 @@ def _forward(
 ) -> Tensor:
     prefix = geometry.num_prefix_tokens
     batch, heads, num_tokens, head_dim = q.shape
-    gaussians: Any = (AxisBias if correlation is None else RotatedBias)(
-        variance, alpha, correlation, geometry
-    )
+    gaussians = chunked_bias(variance, alpha, correlation, geometry)
     out, buffer = None, None
     for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
         shape = (_length(images), heads, _length(queries), num_tokens)
@@ -131,9 +129,7 @@ class _ChunkedAttention(torch.autograd.Function):
         geometry, scale = ctx.geometry, ctx.scale
         grid_size, prefix = geometry.grid_size, geometry.num_prefix_tokens
         batch, heads, num_tokens, _ = q.shape
-        gaussians: Any = (AxisGradients if correlation is None else RotatedGradients)(
-            variance, alpha, correlation, geometry
-        )
+        gaussians = chunked_gradients(variance, alpha, correlation, geometry)
         num_buffers = 2 + gaussians.num_buffers  # weights, gradients, and the bias's own
         grad_q, grad_k, grad_v = q.new_empty(3, *q.shape).unbind(0)
         hidden, grad_bias = None, None

@@ -25,11 +25,29 @@ from ..gaussian_bias import (
 )
 from ..geometry import Geometry
 
-__all__ = ['AxisBias', 'AxisGradients', 'RotatedBias', 'RotatedGradients']
+__all__ = ['chunked_bias', 'chunked_gradients']
 
 #: Cached: on a small image their steps take as long as those on the queries.
 _unit_exponents = functools.lru_cache(maxsize=8)(unit_exponents)
 _signed_distances = functools.lru_cache(maxsize=8)(signed_distances)
+
+
+def chunked_bias(
+    variance: Tensor, alpha: Tensor, correlation: Tensor | None, geometry: Geometry
+) -> 'AxisBias | RotatedBias':
+    """What writes the bias of a chunk in the forward pass."""
+    if correlation is None:
+        return AxisBias(variance, alpha, geometry)
+    return RotatedBias(variance, alpha, correlation, geometry)
+
+
+def chunked_gradients(
+    variance: Tensor, alpha: Tensor, correlation: Tensor | None, geometry: Geometry
+) -> 'AxisGradients | RotatedGradients':
+    """What adds the bias of a chunk in the backward pass, and sums up its gradients."""
+    if correlation is None:
+        return AxisGradients(variance, alpha, geometry)
+    return RotatedGradients(variance, alpha, correlation, geometry)
 
 
 class AxisBias:
@@ -38,13 +56,10 @@ class AxisBias:
     Args:
         variance: ``[B, heads, H·W, 2]``.
         alpha: ``[B, heads, H·W]``.
-        correlation: None.
         geometry: grid and limits.
     """
 
-    def __init__(
-        self, variance: Tensor, alpha: Tensor, correlation: None, geometry: Geometry
-    ) -> None:
+    def __init__(self, variance: Tensor, alpha: Tensor, geometry: Geometry) -> None:
         unit_exponent = _unit_exponents(geometry, variance.dtype)
         row, col = factors(variance, unit_exponent, geometry)
         self.row, self.col = row.mul_(alpha.unsqueeze(-1)).unsqueeze(-1), col.unsqueeze(-2)
@@ -85,15 +100,13 @@ class AxisGradients:
     """The bias of a chunk and its gradients in the backward pass; images and heads are one axis.
 
     Args:
-        variance, alpha, correlation, geometry: as for :class:`AxisBias`.
+        variance, alpha, geometry: as for :class:`AxisBias`.
     """
 
     #: Tensors of the size of the chunk's logits between patches, beside the logits.
     num_buffers = 0
 
-    def __init__(
-        self, variance: Tensor, alpha: Tensor, correlation: None, geometry: Geometry
-    ) -> None:
+    def __init__(self, variance: Tensor, alpha: Tensor, geometry: Geometry) -> None:
         self.variance, self.alpha, self.geometry = variance, alpha, geometry
         self.unit_exponent = _unit_exponents(geometry, variance.dtype)
         self.row, self.col = factors(variance, self.unit_exponent, geometry)

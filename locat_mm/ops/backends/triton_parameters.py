@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .kernel_operator import kernel_operator
-from .triton import is_interpreted, on_device, readable
+from .triton_launch import is_interpreted, on_device, readable
 
 __all__ = ['rotated_triton_parameters', 'run_backward', 'run_forward', 'triton_parameters']
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from ..geometry import Geometry
 from .kernel_operator import kernel_operator
-from .triton import fake_backward, fake_forward, run_backward, run_forward
+from .triton_launch import fake_backward, fake_forward, run_backward, run_forward
 
 __all__ = ['rotated_attention']
 
