@@ -33,7 +33,7 @@ from triton.compiler.errors import CompilationError
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from locat_mm.ops.backends import triton as attention
+from locat_mm.ops.backends import triton_launch as attention
 from locat_mm.ops.backends import triton_parameters as parameters
 from locat_mm.ops.geometry import Geometry
 
@@ -61,10 +61,11 @@ class Case:
     clamp: bool = False
     head_dim: int = 64
     dtype: str = 'bf16'
+    rotated: bool = False
 
     def __str__(self) -> str:
-        clamp = ' clamped' if self.clamp else ''
-        return f'{self.dtype} d{self.head_dim} {self.grid[0]}×{self.grid[1]}+{self.prefix}{clamp}'
+        more = (' clamped' if self.clamp else '') + (' rotated' if self.rotated else '')
+        return f'{self.dtype} d{self.head_dim} {self.grid[0]}×{self.grid[1]}+{self.prefix}{more}'
 
 
 @dataclass
@@ -100,13 +101,14 @@ class _AbsentDriver:
 
 
 def sample(sides: list[int]) -> Iterator[Case]:
-    """One input per side of a square grid."""
-    for side in sides:
-        yield Case((side, side))
+    """One input per kernel and side of a square grid."""
+    for rotated in (False, True):
+        for side in sides:
+            yield Case((side, side), rotated=rotated)
 
 
 def every_case() -> Iterator[Case]:
-    """Every combination of dtype, head width and grid."""
+    """Every combination of dtype, head width, grid and kernel."""
     for dtype in _DTYPES:
         for head_dim in (16, 32, 64, 80, 96, 128):
             # A fold needs padding columns: 14 of 16. 32 columns have none. 7 and 12 mask rows.
@@ -114,7 +116,8 @@ def every_case() -> Iterator[Case]:
                 *(((14, 14), 1, False), ((14, 14), 0, False), ((32, 32), 1, False)),
                 *(((32, 32), 0, False), ((32, 32), 5, True), ((7, 12), 0, True)),
             ):
-                yield Case(grid, prefix, clamp, head_dim, dtype)
+                for rotated in (False, True):
+                    yield Case(grid, prefix, clamp, head_dim, dtype, rotated)
 
 
 def compile_case(case: Case, card: int) -> dict[str, object]:
@@ -143,17 +146,20 @@ def compile_case(case: Case, card: int) -> dict[str, object]:
         qkv = empty(2, case.prefix + num_patches, 3, 3, case.head_dim, dtype=dtype)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         variance, alpha = empty(2, 3, num_patches, 2), empty(2, 3, num_patches)
-        weight, bias = empty(3, case.head_dim), empty(3)
+        rows = 4 if case.rotated else 3
+        weight, bias = empty(rows, case.head_dim), empty(rows)
     driver.set_active(_AbsentDriver(card))
     with (
         mock.patch.object(JITFunction, '__getitem__', record),
-        mock.patch.object(attention, '_capability', lambda device: divmod(card, 10)),
+        mock.patch.object(attention, 'capability', lambda device: divmod(card, 10)),
     ):
-        out, lse = attention._forward(q, k, v, variance, alpha, *geometry, 0.125)
-        grads = torch.empty_like(out)
-        attention._backward(q, k, v, variance, alpha, out, lse, grads, *geometry, 0.125)
-        parameters._forward(q, weight, bias, 196.0, case.prefix)
-        parameters._backward(q, weight, bias, variance, alpha, 196.0, case.prefix)
+        tensors = q, k, v, variance, alpha, alpha if case.rotated else None
+        gaussians = (variance, alpha, alpha) if case.rotated else (variance, alpha)
+        limits = 196.0, 0.95 if case.rotated else None, case.prefix
+        out, lse = attention.run_forward(*tensors, geometry, 0.125)
+        attention.run_backward(*tensors, out, lse, torch.empty_like(out), geometry, 0.125)
+        parameters.run_forward(q, weight, bias, *limits)
+        parameters.run_backward(q, weight, bias, gaussians, *limits)
     return {k.removesuffix('_kernel').replace('_', ' '): x for k, x in found.items()}
 
 

@@ -67,6 +67,7 @@ def make_figure(
     has_class = any(layer.similarity is not None for layer in inspection.layers)
 
     rows = ['attention', *(['gaussian', 'sigma', 'alpha'] if has_gaug else [])]
+    rows += ['angle'] if any(layer.covariance is not None for layer in shown) else []
     panels = ['picture', *(['curve', 'similarity'] if has_class else [])]
     panels += ['refinement'] if inspection.refinement is not None else []
     # Sizes in inches. The limits keep flat and tall pictures from making the figure a strip.
@@ -184,7 +185,10 @@ def _draw_gaussian(axes: Any, inspection: Inspection, shown: list, where: list) 
             look = dict(edgecolor=_GAUSSIAN, linestyle=style)
             axis.add_patch(gaussian_ellipse(inspection, layer, patch, sigmas, **look))
         sigma, alpha = layer.sigma[patch].tolist(), float(layer.alpha[patch])
-        axis.set_title(f'σ {sigma[0]:.2g} × {sigma[1]:.2g}, α {alpha:.2g}', fontsize=8)
+        title = f'σ {sigma[0]:.2g} × {sigma[1]:.2g}, α {alpha:.2g}'
+        if layer.correlation is not None:
+            title = f'{title}\nρ {float(layer.correlation[patch]):.2g}'
+        axis.set_title(title, fontsize=8)
     axes[-1].set_axis_off()
     axes[-1].legend(
         [Line2D([], [], color=_GAUSSIAN, linestyle=style) for style in ('-', '--')],
@@ -207,6 +211,13 @@ def _draw_alpha(axes: Any, inspection: Inspection, shown: list, where: list) -> 
     _draw_row(axes, inspection, [s.alpha for s in shown], 'cividis', 'α (logits)')
 
 
+def _draw_angle(axes: Any, inspection: Inspection, shown: list, where: list) -> None:
+    for axis, layer in zip(axes, shown, strict=False):
+        if layer.angle is not None:
+            image = show_map(axis, inspection, layer.angle, 'twilight', Normalize(-90, 90))
+    colour_bar(axes[-1], image, 'angle (degrees)')
+
+
 def _draw_row(axes: Any, inspection: Inspection, maps: list, colours: str, label: str) -> None:
     norm = Normalize(0, max(float(m.nan_to_num(0).max()) for m in maps if m is not None))
     for axis, values in zip(axes, maps, strict=False):
@@ -216,11 +227,16 @@ def _draw_row(axes: Any, inspection: Inspection, maps: list, colours: str, label
 
 
 _ROWS = dict(
-    attention=_draw_attention, gaussian=_draw_gaussian, sigma=_draw_sigma, alpha=_draw_alpha
+    attention=_draw_attention,
+    gaussian=_draw_gaussian,
+    sigma=_draw_sigma,
+    alpha=_draw_alpha,
+    angle=_draw_angle,
 )
 _LABELS = dict(
     attention='attention of the patch\n(mean over heads)',
     gaussian='its Gaussian',
     sigma='σ of all patches\n(√ rows · columns)',
     alpha='α of all patches',
+    angle='angle of all Gaussians\n(0: along a row)',
 )

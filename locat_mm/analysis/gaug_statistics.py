@@ -1,4 +1,4 @@
-"""What GAug learns, in numbers: mean variance and strength of every layer."""
+"""What GAug learns, in numbers: mean variance, strength and correlation of every layer."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,7 +21,8 @@ def record_gaug_statistics(model: nn.Module) -> Iterator[dict[str, list[Tensor]]
         for every :class:`~locat_mm.layers.GaussianAugment` and
         :class:`~locat_mm.layers.FixedGaussian` in the model, by name: one tensor ``[3]`` per
         forward pass. It holds the mean variance along rows and along columns (squared patches)
-        and the mean strength alpha (logits), over images, heads and patches.
+        and the mean strength alpha (logits), over images, heads and patches. Rotated kernels have
+        ``[4]``: also the mean size of the correlation.
     """
     recorded: dict[str, list[Tensor]] = {}
     with ExitStack() as hooks:
@@ -34,9 +35,10 @@ def record_gaug_statistics(model: nn.Module) -> Iterator[dict[str, list[Tensor]]
 
 
 def _append_means_to(means: list[Tensor]):
-    def hook(gaug: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
-        variance, alpha = output
-        both = cat([variance, alpha[..., None]], dim=-1)  # [B, heads, H·W, 3]
-        means.append(both.detach().float().flatten(0, 2).mean(0))
+    def hook(gaug: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
+        variance, alpha, *correlation = output
+        rest = [x[..., None] for x in (alpha, *(rho.abs() for rho in correlation))]
+        together = cat([variance, *rest], dim=-1)  # [B, heads, H·W, 3 or 4]
+        means.append(together.detach().float().flatten(0, 2).mean(0))
 
     return hook

@@ -75,7 +75,10 @@ def draw_gaussians(
 def _averages(layer: LayerRecord) -> str:
     assert layer.sigma is not None and layer.alpha is not None
     rows, columns = layer.sigma.nanmean(dim=(0, 1)).tolist()
-    return f'mean σ {rows:.2g} × {columns:.2g}, mean α {float(layer.alpha.nanmean()):.2g}'
+    text = f'mean σ {rows:.2g} × {columns:.2g}, mean α {float(layer.alpha.nanmean()):.2g}'
+    if layer.correlation is not None:
+        text = f'{text}, mean |ρ| {float(layer.correlation.abs().nanmean()):.2g}'
+    return text
 
 
 def _lattice(inspection: Inspection, layer: LayerRecord) -> list[tuple[int, int]]:

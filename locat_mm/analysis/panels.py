@@ -1,5 +1,6 @@
 """Parts of the figures, each for one matplotlib axis."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def gaussian_ellipse(
     """The Gaussian of a patch, drawn at ``sigmas`` standard deviations.
 
     It is G of GAug with the paper's Σ (arXiv 2603.04892), averaged over the heads, without the
-    ``eps`` that the code adds to the variance.
+    ``eps`` that the code adds to the variance. Those of rotated kernels are turned.
 
     Args:
         inspection: gives the pixels of a patch.
@@ -45,7 +46,15 @@ def gaussian_ellipse(
     sigma_row, sigma_column = layer.sigma[patch].tolist()
     centre = (patch[1] + 0.5) * columns, (patch[0] + 0.5) * rows
     size = 2 * sigmas * sigma_column * columns, 2 * sigmas * sigma_row * rows
-    return Ellipse(centre, *size, fill=False, **style)
+    if layer.covariance is None:
+        return Ellipse(centre, *size, fill=False, **style)
+    # Of Σ in pixels, because patches need not be square.
+    across = 4 * sigmas**2 * float(layer.covariance[patch]) * columns * rows
+    covariance = np.array([[size[0] ** 2, across], [across, size[1] ** 2]])
+    values, vectors = np.linalg.eigh(covariance)
+    angle = math.degrees(math.atan2(vectors[1, 1], vectors[0, 1]))
+    width, height = np.sqrt(values[::-1])
+    return Ellipse(centre, width, height, angle=angle, fill=False, **style)
 
 
 def show_map(

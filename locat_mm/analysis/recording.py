@@ -36,14 +36,15 @@ class LayerRecord:
         variance: of the patches' Gaussians, rows and columns, mean over the heads,
             ``[H, W, 2]`` in squared patches of this layer: Σ of the paper; None without GAug.
         alpha: their strength, mean over the heads, ``[H, W]`` in logits; None without GAug.
+        covariance: of rotated Gaussians between rows and columns, mean over the heads, ``[H, W]``
+            in squared patches: the rest of Σ; None if they are aligned with the axes.
         similarity: of the patches to [CLS] behind the layer's block, ``[H, W]``; None without
             class token.
-        correlation: of rows and columns in the patches' Gaussians, within -1..1, ``[H, W]``; None
-            for Gaussians along the axes.
         head_attention: weights of every head, ``[heads, windows, N, N]``; None if they were not
             recorded. See ``head_limit`` of :class:`Recorder`.
         head_variance, head_alpha: of every head, ``[heads, H, W, 2]`` and ``[heads, H, W]``;
             recorded with ``head_attention``.
+        head_correlation: of rotated Gaussians of every head, ``[heads, H, W]``; likewise.
         features: the patches' tokens behind the layer's block, ``[H, W, C]``; None unless they
             were recorded.
     """
@@ -54,17 +55,36 @@ class LayerRecord:
     patches: Tensor
     variance: Tensor | None = None
     alpha: Tensor | None = None
+    covariance: Tensor | None = None
     similarity: Tensor | None = None
-    correlation: Tensor | None = None
     head_attention: Tensor | None = None
     head_variance: Tensor | None = None
     head_alpha: Tensor | None = None
+    head_correlation: Tensor | None = None
     features: Tensor | None = None
 
     @property
     def sigma(self) -> Tensor | None:
         """Standard deviations along rows and columns, ``[H, W, 2]``, in patches of this layer."""
         return None if self.variance is None else self.variance.sqrt()
+
+    @property
+    def correlation(self) -> Tensor | None:
+        """Of rotated Gaussians between rows and columns, ``[H, W]``, within (-1, 1)."""
+        if self.covariance is None or self.variance is None:
+            return None
+        return self.covariance / self.variance.prod(-1).sqrt()
+
+    @property
+    def angle(self) -> Tensor | None:
+        """From the columns' direction to the long axis of rotated Gaussians, ``[H, W]`` in degrees.
+
+        Within -90 to 90; positive toward the lower right, in units of patches.
+        """
+        if self.covariance is None or self.variance is None:
+            return None
+        rows, columns = self.variance.unbind(-1)
+        return 0.5 * torch.atan2(2 * self.covariance, columns - rows).rad2deg()
 
     def attention_of(self, row: int, column: int) -> Tensor:
         """Attention weights of one patch, ``[H, W]``; NaN for patches outside of its window.
@@ -98,10 +118,10 @@ class _Capture:
     grid_size: tuple[int, int] | None = None
     attention: Tensor | None = None
     head_attention: Tensor | None = None
-    gaussian: tuple[Tensor, Tensor] | None = None
+    gaussian: tuple[Tensor, ...] | None = None
     tokens: Tensor | None = None
 
-    def keep_gaussian(self, gaug: nn.Module, args: tuple, output: tuple[Tensor, Tensor]) -> None:
+    def keep_gaussian(self, gaug: nn.Module, args: tuple, output: tuple[Tensor, ...]) -> None:
         self.gaussian = output
 
     def keep_tokens(self, block: nn.Module, args: tuple, output: Tensor) -> None:
@@ -255,13 +275,17 @@ class Recorder:
         if capture.gaussian is not None:
             # GAug returns values of patches only, without prefix tokens; windows have none.
             where = patches if layer.is_windowed else patches[patches >= 0][None]
-            variance, alpha = (x.mean(1).cpu() for x in capture.gaussian)
-            record.variance = _to_map(variance, where, grid_size)
-            record.alpha = _to_map(alpha, where, grid_size)
+            variance, alpha, *correlation = capture.gaussian
+            record.variance = _to_map(variance.mean(1).cpu(), where, grid_size)
+            record.alpha = _to_map(alpha.mean(1).cpu(), where, grid_size)
+            if correlation:
+                covariance = correlation[0] * variance.prod(-1).sqrt()
+                record.covariance = _to_map(covariance.mean(1).cpu(), where, grid_size)
             if capture.head_attention is not None:
-                variance, alpha = (x.transpose(0, 1).cpu() for x in capture.gaussian)
-                record.head_variance = torch.stack([_to_map(x, where, grid_size) for x in variance])
-                record.head_alpha = torch.stack([_to_map(x, where, grid_size) for x in alpha])
+                per_head = [x.transpose(0, 1).cpu() for x in capture.gaussian]
+                maps = [torch.stack([_to_map(x, where, grid_size) for x in y]) for y in per_head]
+                record.head_variance, record.head_alpha = maps[:2]
+                record.head_correlation = maps[2] if correlation else None
         record.head_attention = capture.head_attention
         if capture.tokens is not None and self.features:
             # [1, N, C] with prefix tokens in front, or a map [1, H, W, C]

@@ -18,6 +18,7 @@ __all__ = ['Fit', 'check_fit', 'fit', 'fit_as_is', 'list_keys']
 
 _BACKBONE = 'backbone.'
 _GAUG = '.gaug.'
+_CORRELATION = '.gaug.correlation.'
 #: Parts of official weights that a model may lack.
 _OPTIONAL = (
     'head.',
@@ -77,7 +78,11 @@ class Fit:
 
     def _hints(self) -> list[str]:
         hints = []
-        if not self.missing and any(_GAUG in key for key in self.unexpected):
+        if any(_CORRELATION in key for key in self.unexpected):
+            hints.append(
+                "The file has rotated kernels and the backbone lacks them: set kernel='rotated'."
+            )
+        elif not self.missing and any(_GAUG in key for key in self.unexpected):
             hints.append('The file has GAug and the backbone lacks it: set gaug=True.')
         if not self.unexpected and any(_GAUG in key for key in self.missing):
             hints.append('The backbone has GAug and the file lacks it: set gaug=False.')
@@ -116,6 +121,9 @@ def check_fit(
 
 def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
     """Convert weights to a model's names and shapes, and compare them with the model.
+
+    A model with rotated kernels also takes weights of kernels along the axes: the correlations,
+    which these lack, become 0, and the log says so.
 
     Official names are translated. Official position embeddings are square; they and Swin's bias
     tables are resized to the model's size, as timm does on loading. For a bare backbone only the
@@ -173,6 +181,7 @@ def _without_attached(module: nn.Module, own: StateDict) -> dict[str, Tensor]:
 
 
 def _compare(module: nn.Module, own: StateDict, given: StateDict) -> Fit:
+    given = _with_correlations(module, own, given)
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     fitting, missing, misshapen, unusable = {}, [], {}, {}
     for key, value in own.items():
@@ -194,6 +203,23 @@ def _compare(module: nn.Module, own: StateDict, given: StateDict) -> Fit:
     return Fit(
         _describe(module), fitting, missing, unexpected, misshapen, unusable, misses_backbone
     )
+
+
+def _with_correlations(module: nn.Module, own: StateDict, given: StateDict) -> StateDict:
+    """Weights of kernels along the axes with correlations of 0, if the model has rotated ones."""
+    absent = {
+        key: torch.zeros_like(value, device='cpu')
+        for key, value in own.items()
+        if _CORRELATION in key and key.replace(_CORRELATION, '.gaug.log_var.') in given
+    }
+    if not absent or any(_CORRELATION in key for key in given):
+        return given
+    print_log(
+        f'the weights have Gaussians along the axes, {_describe(module)} has rotated ones: '
+        f'{list_keys(absent)} are set to 0, which changes no output',
+        'current',
+    )
+    return {**given, **absent}
 
 
 def _find_problem(given: Tensor, own: Tensor, is_parameter: bool) -> str | None:

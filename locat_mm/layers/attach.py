@@ -10,7 +10,7 @@ from ..helpers import check_choice
 from ..ops.gaussian_attention import get_backend
 from .fixed_gaussian import Constants, chosen_layers, constants_of
 from .frozen_host import freeze_host, train_gaug, unfreeze_host
-from .gaussian_augment import STARTS, check_alpha_scale
+from .gaussian_augment import STARTS, check_alpha_scale, check_kernel
 from .hosts.search import find_attention, gaug_class_of
 from .image_grid import ImageGrid, can_tell_grid
 from .mixins import GAugMixin
@@ -26,6 +26,7 @@ def attach(
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int | None = None,
     attention_backend: str | None = None,
+    kernel: str = 'axis',
     layers: int | Sequence[int] | slice | None = None,
     variance: float | Sequence[float] | None = None,
     alpha: float | Sequence[float] | None = None,
@@ -52,6 +53,7 @@ def attach(
         num_prefix_tokens: tokens without coordinates in front of the patches. By default the
             host's.
         attention_backend: see :func:`locat_mm.ops.gaussian_attention`.
+        kernel: ``'axis'`` or ``'rotated'``, see :class:`locat_mm.layers.GaussianAugment`.
         layers: an index, indices or a slice of the attention layers that get a Gaussian, in the
             order of the model; negative ones count from the end. None: all.
         variance: for ``'fixed'``: squared patches, one number or one per chosen layer.
@@ -69,14 +71,15 @@ def attach(
     Raises:
         TypeError: if an attention layer is of a kind that is not supported or has GAug already,
             there is none, or ``layers`` holds no indices.
-        ValueError: if ``start``, ``train`` or the backend is unknown, a layer is a variant that is
-            not supported, the grid or the prefix tokens cannot be told, a layer or a constant is
-            out of range, or two arguments exclude each other.
+        ValueError: if ``start``, ``train``, the kernel or the backend is unknown, a layer is a
+            variant that is not supported, the grid or the prefix tokens cannot be told, a layer
+            or a constant is out of range, or two arguments exclude each other.
     """
     check_choice('start', start, (*STARTS, 'fixed'))
     check_choice('train', train, ('all', 'gaug'))
     check_alpha_scale(alpha_scale)
-    _check_combination(start, variance, alpha, units, alpha_scale, train)
+    check_kernel(kernel, gaug)
+    _check_combination(start, variance, alpha, units, alpha_scale, train, kernel)
     if not gaug:
         for name, given in (
             ('attention_backend', attention_backend is not None),
@@ -118,7 +121,7 @@ def attach(
         window = kind.fixed_grid(attn)
         where = (window, 0) if window else (grid_size, num_prefix_tokens)
         grid = None if window else image_grid
-        layer = kind.convert(attn, *where, attention_backend, start, grid, of_layer)
+        layer = kind.convert(attn, *where, attention_backend, start, grid, of_layer, kernel)
         layer.attached = True
         if alpha_scale != 1:
             layer.gaug.alpha_scale = alpha_scale
@@ -128,9 +131,17 @@ def attach(
 
 
 def _check_combination(
-    start: str, variance: Any, alpha: Any, units: str, alpha_scale: float, train: str
+    start: str,
+    variance: Any,
+    alpha: Any,
+    units: str,
+    alpha_scale: float,
+    train: str,
+    kernel: str,
 ) -> None:
     if start == 'fixed':
+        if kernel != 'axis':
+            raise ValueError(f"{kernel=} is learned; start='fixed' has no correlation")
         if alpha_scale != 1:
             raise ValueError(f"{alpha_scale=} is for a trained GAug; start='fixed' states alpha")
         if train == 'gaug':

@@ -76,6 +76,7 @@ def add_gaug(
     grid_size: tuple[int, int] | None = None,
     num_prefix_tokens: int = 0,
     backend: str | None = None,
+    kernel: str = 'axis',
 ) -> nn.Module:
     """Put GAug into every attention layer of a timm host, in place.
 
@@ -89,24 +90,25 @@ def add_gaug(
             has its own, the window, and takes none.
         num_prefix_tokens: tokens without coordinates in front of the patches.
         backend: see :func:`locat_mm.ops.gaussian_attention`.
+        kernel: see :class:`~locat_mm.layers.GaussianAugment`.
 
     Returns:
         the host.
 
     Raises:
         TypeError: if an attention layer is of another kind or has GAug already, or there is none.
-        ValueError: if global attention gets no grid.
+        ValueError: if global attention gets no grid, or the kernel is unknown.
     """
     layers = find_attention(host)
     for _, attn in layers:
         kind = gaug_class_of(type(attn))
         window = kind.fixed_grid(attn)
         if window is not None:
-            kind.convert(attn, window, backend=backend)
+            kind.convert(attn, window, backend=backend, kernel=kernel)
         elif grid_size is None:
             raise ValueError(f'{type(attn).__name__} needs the grid_size of its patches')
         else:
-            kind.convert(attn, grid_size, num_prefix_tokens, backend)
+            kind.convert(attn, grid_size, num_prefix_tokens, backend, kernel=kernel)
     for block in host.modules():
         block.__class__ = _BLOCKS.get(type(block), type(block))
     return host

@@ -56,6 +56,7 @@ class GAugMixin(nn.Module):
         start: str = 'paper',
         image_grid: ImageGrid | None = None,
         constants: Constants | None = None,
+        kernel: str = 'axis',
     ) -> 'GAugMixin':
         """Turn a host's attention layer into this class in place, keeping its weights and hooks.
 
@@ -65,6 +66,7 @@ class GAugMixin(nn.Module):
             start: see :class:`GaussianAugment`.
             image_grid: where to find the grid of an image if the call does not give it.
             constants: of a :class:`FixedGaussian` in place of a ``GaussianAugment``.
+            kernel: see :class:`GaussianAugment`.
 
         Returns:
             the same object.
@@ -79,7 +81,7 @@ class GAugMixin(nn.Module):
         layer: Any = attn
         before = set(layer.__dict__)
         layer.__class__ = cls
-        layer._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid, constants)
+        layer._add_gaug(grid_size, num_prefix_tokens, backend, start, image_grid, constants, kernel)
         layer._added = {*layer.__dict__} - before | {'_added', 'gaug'}
         return layer
 
@@ -107,6 +109,7 @@ class GAugMixin(nn.Module):
         start: str = 'paper',
         image_grid: ImageGrid | None = None,
         constants: Constants | None = None,
+        kernel: str = 'axis',
     ) -> None:
         if backend is not None:
             get_backend(backend)  # an unknown name fails here, not in the first forward
@@ -115,8 +118,8 @@ class GAugMixin(nn.Module):
         if constants is not None:
             self.gaug = FixedGaussian(grid_size, *constants, device=weight.device)
         else:
-            where = weight.device, weight.dtype
-            self.gaug = GaussianAugment(self._head_dim(), grid_size, *where, start)
+            options = weight.device, weight.dtype, start, kernel
+            self.gaug = GaussianAugment(self._head_dim(), grid_size, *options)
             self.gaug.requires_grad_(any(p.requires_grad for p in host))  # as frozen as its layer
         self.num_prefix_tokens = num_prefix_tokens
         self.backend = backend
@@ -146,7 +149,7 @@ class GAugMixin(nn.Module):
         v: Tensor,
         grid_size: tuple[int, int],
         attn_bias: Tensor | None = None,
-        gaussian: tuple[Tensor, Tensor] | None = None,
+        gaussian: tuple[Tensor, ...] | None = None,
         scale: float | None = None,
         dropout_p: float | None = None,
     ) -> Tensor:
@@ -156,12 +159,13 @@ class GAugMixin(nn.Module):
             q, k, v: ``[B, heads, N, head_dim]``.
             grid_size: patches along (rows, columns).
             attn_bias: see :func:`locat_mm.ops.gaussian_attention`.
-            gaussian: variance and alpha, if they do not come from q (rotary embedding).
+            gaussian: variance, alpha and, of a rotated kernel, correlation, if they do not come
+                from q (rotary embedding).
             scale, dropout_p: the host's, if not ``self.scale`` and ``self.attn_drop.p``.
         """
         if gaussian is None:
             gaussian = self.gaug(q, grid_size, self.num_prefix_tokens, self.backend)
-        variance, alpha = gaussian
+        variance, alpha, *correlation = gaussian
         if dropout_p is None:
             dropout_p = self.attn_drop.p
         x = gaussian_attention(
@@ -179,6 +183,7 @@ class GAugMixin(nn.Module):
             dropout_p=dropout_p if self.training else 0.0,
             backend=self.backend,
             check_values=False,  # a variance is never negative here, and eps is added
+            correlation=correlation[0] if correlation else None,
         )
         return x.transpose(1, 2).flatten(2)
 

@@ -105,6 +105,7 @@ def _with_gaug(
     gaug: bool = True,
     attention_backend: str | None = None,
     alpha_scale: float = 1.0,
+    kernel: str = 'axis',
     **kwargs,
 ) -> nn.Module:
     return attach(
@@ -113,6 +114,7 @@ def _with_gaug(
         start='paper',
         attention_backend=attention_backend,
         alpha_scale=alpha_scale,
+        kernel=kernel,
     )
 
 

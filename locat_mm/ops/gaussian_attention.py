@@ -23,7 +23,8 @@ _logger = logging.getLogger(__name__)
 class Backend(NamedTuple):
     """One way to compute the attention."""
 
-    #: ``(q, k, v, variance, alpha, geometry, *, scale, attn_bias, dropout_p)`` to the output.
+    #: ``(q, k, v, variance, alpha, geometry, *, scale, attn_bias, dropout_p, correlation)`` to the
+    #: output.
     run: Callable[..., Tensor]
     #: ``(q, attn_bias, dropout_p)`` to the reason why it cannot run such an input, or None.
     why_not: Callable[[Tensor, Tensor | None, float], str | None]
@@ -45,6 +46,7 @@ def gaussian_attention(
     dropout_p: float = 0.0,
     backend: str | None = None,
     check_values: bool | None = None,
+    correlation: Tensor | None = None,
 ) -> Tensor:
     """Attention whose logits carry a Gaussian bias toward near patches.
 
@@ -67,15 +69,17 @@ def gaussian_attention(
             a time), ``'eager'`` (scaled_dot_product_attention on a dense bias), ``'naive'`` (the
             formula line by line), or None for the first of :data:`BACKENDS` that can run. See
             docs/backends.md.
-        check_values: check that variances are positive; on a GPU this waits for the device.
-            None: check on the CPU only.
+        check_values: check that variances are positive and correlations within (-1, 1); on a GPU
+            this waits for the device. None: check on the CPU only.
+        correlation: ``[B, heads, H·W]`` per patch query, within (-1, 1): the Gaussian is rotated,
+            see :func:`locat_mm.ops.gaussian_bias`. None: it is aligned with the axes.
 
     Returns:
         ``[B, heads, N, head_dim]`` in the dtype of ``q``; under autocast in autocast's.
 
     Raises:
-        ValueError: if the shapes do not fit the grid, a variance is not positive, the backend is
-            unknown or cannot run such an input.
+        ValueError: if the shapes do not fit the grid, a variance is not positive, a correlation
+            not within (-1, 1), the backend is unknown or cannot run such an input.
         TypeError: if q, k and v are not of one floating-point dtype.
     """
     if q.ndim != 4 or not q.shape == k.shape == v.shape:
@@ -89,7 +93,7 @@ def gaussian_attention(
             f'{q.shape[-2]} tokens do not fit {num_prefix_tokens} prefix tokens and a grid of '
             f'{grid_size[0]}×{grid_size[1]} = {geometry.num_patches} patches'
         )
-    check_shapes(variance, alpha, geometry, q.shape[:2])
+    check_shapes(variance, alpha, geometry, q.shape[:2], correlation)
     if attn_bias is not None:
         _check_attn_bias(attn_bias, q)
     q, k, v = _cast(q, k, v)
@@ -97,12 +101,14 @@ def gaussian_attention(
         check_values = q.device.type == 'cpu' and not torch.compiler.is_compiling()
     if check_values:
         _check_positive(variance)
+        if correlation is not None:
+            _check_correlation(correlation)
     name = choose_backend(q, attn_bias, dropout_p) if backend is None else backend
     run, why_not = get_backend(name)
     if backend is not None and (reason := why_not(q, attn_bias, dropout_p)) is not None:
         raise ValueError(f'attention backend {backend!r} cannot run: {reason}')
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    options = dict(scale=scale, attn_bias=attn_bias, dropout_p=dropout_p)
+    options = dict(scale=scale, attn_bias=attn_bias, dropout_p=dropout_p, correlation=correlation)
     return run(q, k, v, variance, alpha, geometry, **options)
 
 
@@ -177,6 +183,12 @@ def _check_positive(variance: Tensor) -> None:
     smallest = variance.detach().amin().item() if variance.numel() else 1.0  # NaN stays NaN
     if not smallest > 0:
         raise ValueError(f'variance must be positive, its smallest value is {smallest}')
+
+
+def _check_correlation(correlation: Tensor) -> None:
+    largest = correlation.detach().abs().amax().item() if correlation.numel() else 0.0
+    if not largest < 1:
+        raise ValueError(f'correlation must be within (-1, 1), its largest size is {largest}')
 
 
 #: name -> backend, in the order in which ``backend=None`` tries them; a further one is one entry.

@@ -35,12 +35,17 @@ class Geometry(NamedTuple):
 
 
 def check_shapes(
-    variance: Tensor, alpha: Tensor, geometry: Geometry, leading: tuple[int, ...] | None = None
+    variance: Tensor,
+    alpha: Tensor,
+    geometry: Geometry,
+    leading: tuple[int, ...] | None = None,
+    correlation: Tensor | None = None,
 ) -> None:
-    """Check that variance is ``[*leading, H·W, 2]`` and alpha ``[*leading, H·W]``.
+    """Check that variance is ``[*leading, H·W, 2]``, alpha and correlation ``[*leading, H·W]``.
 
     Args:
         leading: the first axes; by default those of ``variance``.
+        correlation: None for kernels that are aligned with the axes.
 
     Raises:
         ValueError: if they are not.
@@ -52,8 +57,9 @@ def check_shapes(
             f'variance must be of shape ({axes}, {geometry.num_patches}, 2) for a grid of '
             f'{geometry.height}×{geometry.width} patches, got {tuple(variance.shape)}'
         )
-    if alpha.shape != variance.shape[:-1]:
-        raise ValueError(
-            f'alpha must have the shape of variance without its last axis, '
-            f'{tuple(variance.shape[:-1])}, got {tuple(alpha.shape)}'
-        )
+    for name, x in (('alpha', alpha), ('correlation', correlation)):
+        if x is not None and x.shape != variance.shape[:-1]:
+            raise ValueError(
+                f'{name} must have the shape of variance without its last axis, '
+                f'{tuple(variance.shape[:-1])}, got {tuple(x.shape)}'
+            )

@@ -19,7 +19,7 @@ TASKS = (
     *('imagenet', 'ade20k', 'pcontext', 'cocostuff'),
     *('upernet_ade20k', 'upernet_frozen_ade20k'),
 )
-ABLATION = ('vit_gaug', 'vit_prr', 'vit_gap', 'vit_nopos', 'locatvit_nopos')
+ABLATION = ('vit_gaug', 'vit_prr', 'vit_gap', 'vit_nopos', 'locatvit_nopos', 'locatvit_rotated')
 CONFIGS = sorted(
     str(path.relative_to(ROOT / 'configs'))
     for path in (ROOT / 'configs').rglob('*.py')
@@ -29,6 +29,8 @@ CONFIGS = sorted(
 
 def leaf(model: str, size: str, task: str) -> str:
     """The name of the config of a model (``locatswin``, ``vit_gaug``), a size and a task."""
+    if model == 'locatvit_rotated':
+        return f'ablation/locatvit_{size}_rotated_{task}.py'
     if model in ABLATION:
         folder = 'ablation'
     else:

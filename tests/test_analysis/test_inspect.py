@@ -101,6 +101,7 @@ def test_every_family(folder, look, name, has_gaug, has_class, has_prr):
     [
         ('locatvit_classify', 'object.png'),
         ('locatvit_segment', 'wide.png'),
+        ('ablation/locatvit_rotated_segment', 'wide.png'),
         ('families/swin_segment', 'tall.png'),
     ],
 )
@@ -126,6 +127,30 @@ def test_ellipses_maps_and_marks(look):
     alpha = [image.get_array() for image in maps if image.get_cmap().name == 'cividis']
     np.testing.assert_array_equal(alpha[0], layer.alpha.numpy())
     assert 'layer 3' in {text.get_text().partition('\n')[0] for text in texts(figure)}
+
+
+def test_rotated_kernels_turn_their_ellipses(folder, look):
+    name = 'ablation/locatvit_rotated_segment'
+    inspection = look(name, 'wide.png')
+    layer = inspection.layers[1]
+    figure = make_figure(inspection, inspection.point_of(2, 5), [1])
+    one, _ = figure.findobj(Ellipse)
+    rows, columns = layer.variance[2, 5].tolist()
+    across = layer.covariance[2, 5].item()
+    assert abs(across) > 1e-3
+    # The points of the ellipse lie at one standard deviation: dᵀ Σ⁻¹ d = 1.
+    t = np.linspace(0, 2 * np.pi, 9)
+    turn = np.deg2rad(one.angle)
+    x, y = one.width / 2 * np.cos(t), one.height / 2 * np.sin(t)
+    d = np.stack([x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)]) / 8
+    inverse = np.linalg.inv([[columns, across], [across, rows]])
+    np.testing.assert_allclose(np.einsum('in,ij,jn->n', d, inverse, d), 1, rtol=1e-4)
+    maps = [axis for axis in figure.findobj(lambda a: hasattr(a, 'get_extent'))]
+    (angle,) = (image.get_array() for image in maps if image.get_cmap().name == 'twilight')
+    np.testing.assert_array_equal(angle, layer.angle.numpy())
+    assert 'angle of all Gaussians\n(0: along a row)' in {t.get_text() for t in texts(figure)}
+    out = folder / 'rotated.png'
+    assert draw_gaussians(config(name), weights(name, folder), folder / 'wide.png', out) == out
 
 
 def test_stages_have_larger_patches(folder):

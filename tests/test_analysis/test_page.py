@@ -135,12 +135,15 @@ def test_two_models_share_colours():
 def test_a_correlation_is_passed_on():
     inspection = look(build('vit'))
     layer = inspection.layers[0]
-    layer.correlation = torch.linspace(-0.9, 0.9, 15).view(3, 5)
+    layer.head_correlation = torch.linspace(-0.9, 0.9, 45).view(3, 3, 5)
+    covariances = layer.head_correlation * layer.head_variance.prod(-1).sqrt()
+    layer.covariance = covariances.mean(0)
     data, texts = gather([Subject('rotated', [inspection])])
     first, second = data['images'][0]['views'][0]['layers']
     assert first['correlation'] and not second['correlation']
     found = array(texts, first['gaussian'], '<f4', (4, 3, 5, 4))
-    np.testing.assert_array_equal(found[..., 3], layer.correlation.expand(4, 3, 5))
+    np.testing.assert_array_equal(found[0, ..., 3], layer.correlation)
+    np.testing.assert_array_equal(found[1:, ..., 3], layer.head_correlation)
 
 
 def test_rows_are_exact_to_half_a_step():

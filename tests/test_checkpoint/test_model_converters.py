@@ -45,6 +45,19 @@ def test_there_and_back(name, convert, tmp_path):
     assert_same(load_file(back), golden.state_dict)
 
 
+def test_rotated_kernels_keep_their_correlations(convert, tmp_path):
+    model = Golden('locatvit').classifier(kernel='rotated')
+    names = [key for key in model.state_dict() if '.gaug.correlation.' in key]
+    for key in names:
+        model.get_parameter(key).data.normal_()
+    ours, theirs, back = (tmp_path / f for f in ('o.pth', 't.safetensors', 'b.pth'))
+    write_state_dict(model.state_dict(), ours)
+    convert('mm2timm', ours, theirs)
+    assert {key.removeprefix('backbone.') for key in names} <= load_file(theirs).keys()
+    convert('timm2mm', theirs, back)
+    assert_same(read_state_dict(back), model.state_dict())
+
+
 def test_the_norm_after_pooling_follows_gaug_by_default(convert, tmp_path):
     for name, key in (('locatvit_gap', 'neck.norm.bias'), ('vit_gap', 'backbone.fc_norm.bias')):
         source, target = tmp_path / f'{name}.pt', tmp_path / f'{name}.pth'

@@ -166,6 +166,8 @@ def test_is_what_its_name_says(name):
     model, size, task = re.fullmatch(
         r'\w+/([a-z]+(?:_[a-z]+)?)_(tiny|small|base)_(\w+)\.py', name
     ).groups()
+    if task.startswith('rotated_'):
+        model, task = f'{model}_rotated', task.removeprefix('rotated_')
     cfg = load(name)
     backbone = cfg.model.backbone
     row = model.partition('_')[2]
@@ -176,6 +178,7 @@ def test_is_what_its_name_says(name):
     assert backbone.get('num_registers', 0) == (4 if family == 'regvit' else 0)
     assert backbone.get('class_token', True) == (row != 'gap')
     assert backbone.get('pos_embed', 'learned') == ('none' if row == 'nopos' else 'learned')
+    assert backbone.get('kernel', 'axis') == ('rotated' if row == 'rotated' else 'axis')
     has_locat = model.startswith('locat')
     assert backbone.gaug == (has_locat or row == 'gaug')
     data = task.rpartition('_')[2]

@@ -152,6 +152,12 @@ def test_torch_format(tmp_path):
     check(network_of('mmseg', backbone), tmp_path, 'torch')
 
 
+@pytest.mark.parametrize('file_format', ['onnx', 'torch'])
+def test_rotated_kernels(file_format, tmp_path):
+    backbone = dict(FAMILIES['ViT'], type='locat_mm.LocAtViT', kernel='rotated')
+    check(network_of('mmseg', backbone), tmp_path, file_format)
+
+
 def test_windows_need_a_fixed_size():
     network = network_of('mmseg', dict(SWIN, type='locat_mm.LocAtSwin'))
     with pytest.raises(ValueError, match='--size HEIGHT WIDTH --static'):

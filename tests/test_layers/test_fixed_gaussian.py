@@ -223,6 +223,7 @@ FIXED = dict(start='fixed', variance=4.0, alpha=6.0)
         (dict(FIXED, layers=[0.5]), TypeError, 'indices or a slice'),
         (dict(FIXED, alpha_scale=2.0), ValueError, "start='fixed' states alpha"),
         (dict(FIXED, train='gaug'), ValueError, 'has no parameter'),
+        (dict(FIXED, kernel='rotated'), ValueError, 'has no correlation'),
         (dict(FIXED, gaug=False), ValueError, 'needs gaug=True'),
         (dict(alpha=6.0), ValueError, "alpha=6.0 needs start='fixed', got start='identity'"),
         (dict(start='paper', variance=1.0), ValueError, "variance=1.0 needs start='fixed'"),

@@ -58,6 +58,15 @@ def test_vit_equals_the_closed_formula(locat, backend):
         assert (found.parts['neck'].parameters, found.parts['neck'].macs) == (0, 2 * 25 * 24)
 
 
+def test_a_rotated_kernel_adds_one_projection():
+    cfg = vit(True, SMALL)
+    aligned = measure_complexity(cfg).total
+    cfg.model.backbone.kernel = 'rotated'
+    rotated = measure_complexity(cfg).total
+    assert rotated.parameters - aligned.parameters == 2 * (8 + 1)
+    assert rotated.macs - aligned.macs == 2 * 196 * 24
+
+
 def test_base_beside_the_paper():
     plain, locat = (measure_complexity(vit(kind, BASE)).total for kind in (False, True))
     assert locat.parameters - plain.parameters == 2340

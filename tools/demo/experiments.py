@@ -50,6 +50,7 @@ ABLATION = (
     Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
     Row('ViT + fixed Gaussian', 'ablation/vit_fixed', DEMO[0], trains=False),
     Row('ViT + GAug tuned', 'ablation/vit_gaug_tuned', DEMO[0]),
+    Row('LocAtViT, rotated', 'ablation/locatvit_rotated'),
 )
 FAMILIES = (
     *DEMO,

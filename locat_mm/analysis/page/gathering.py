@@ -178,7 +178,7 @@ def _patch_attention(layer: LayerRecord) -> tuple[Tensor, Tensor, Tensor]:
 
 def _gaussians(layer: LayerRecord) -> Tensor:
     """``[1 + heads, H, W, 3]``: variance of rows and columns in squared patches, and α in logits;
-    with a correlation ``[1 + heads, H, W, 4]``, which is the mean's for every head.
+    rotated ones also have their correlation, ``[1 + heads, H, W, 4]``. The mean of heads is first.
     """
     assert layer.variance is not None and layer.alpha is not None
     parts = torch.cat((layer.variance, layer.alpha[..., None]), -1)[None]
@@ -187,8 +187,10 @@ def _gaussians(layer: LayerRecord) -> Tensor:
         parts = torch.cat((parts, heads))
     if layer.correlation is None:
         return parts
-    correlation = layer.correlation[None, ..., None].expand(len(parts), -1, -1, 1)
-    return torch.cat((parts, correlation), -1)
+    correlation = layer.correlation[None]
+    if layer.head_correlation is not None:
+        correlation = torch.cat((correlation, layer.head_correlation))
+    return torch.cat((parts, correlation[..., None]), -1)
 
 
 def _tops_of_scales(seen: Sequence[Inspection]) -> dict[str, float]:

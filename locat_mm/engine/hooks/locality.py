@@ -33,6 +33,7 @@ class LocalityHook(Hook):
     - ``locality/layer03/sigma2``: mean variance of the Gaussians, Σ of the paper (arXiv
       2603.04892), in squared patches, over patches, heads and both axes;
     - ``locality/layer03/alpha``: their mean strength, in logits;
+    - ``locality/layer03/correlation``: of rotated kernels, the mean size of the correlation ρ;
     - ``locality/layer03/similarity``: mean cosine similarity of the patches to [CLS] behind the
       layer's block, see :func:`locat_mm.analysis.cls_similarity`.
 
@@ -93,6 +94,8 @@ class LocalityHook(Hook):
             if gaug := self._gaug.get(f'{layer.name}.gaug'):
                 mean = torch.stack(gaug).mean(0)
                 means[f'{prefix}/sigma2'], means[f'{prefix}/alpha'] = mean[:2].mean(), mean[2]
+                if len(mean) > 3:
+                    means[f'{prefix}/correlation'] = mean[3]
             if similarities := self._similarities.get(layer.name):
                 means[f'{prefix}/similarity'] = torch.stack(similarities).mean()
         self._gaug, self._similarities = {}, {}

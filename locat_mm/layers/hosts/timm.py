@@ -37,10 +37,12 @@ class GaussianAugmentedAttention(RotaryGAugMixin, Attention):
             passed to :meth:`forward`; the variance scales with it.
         num_prefix_tokens: tokens without coordinates in front of the patches.
         backend: see :func:`locat_mm.ops.gaussian_attention`.
+        kernel: ``'axis'`` or ``'rotated'``, see :class:`locat_mm.layers.GaussianAugment`.
         kwargs: of timm's ``Attention`` (``qkv_bias``, ``qk_norm``, ``attn_drop``, ...).
 
     Raises:
-        ValueError: if ``dim`` is not divisible by ``num_heads`` or the backend is unknown.
+        ValueError: if ``dim`` is not divisible by ``num_heads``, or the backend or the kernel is
+            unknown.
     """
 
     HOST = Attention
@@ -52,12 +54,13 @@ class GaussianAugmentedAttention(RotaryGAugMixin, Attention):
         grid_size: tuple[int, int] = (14, 14),
         num_prefix_tokens: int = 0,
         backend: str | None = None,
+        kernel: str = 'axis',
         **kwargs,
     ) -> None:
         if 'attn_head_dim' not in kwargs and dim % num_heads:
             raise ValueError(f'dim={dim} is not divisible by num_heads={num_heads}')
         Attention.__init__(self, dim, num_heads, **kwargs)
-        self._add_gaug(grid_size, num_prefix_tokens, backend)
+        self._add_gaug(grid_size, num_prefix_tokens, backend, kernel=kernel)
 
     def forward(  # type: ignore[override]  # the host's arguments, which have no rope
         self,

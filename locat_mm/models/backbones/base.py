@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ...checkpoint import init_from_pretrained
 from ...helpers import check_choice
 from ...layers import GaussianAugment, add_gaug
-from ...layers.gaussian_augment import check_alpha_scale
+from ...layers.gaussian_augment import check_alpha_scale, check_kernel
 
 __all__ = ['HostedBackbone', 'TokenBackbone', 'resolve_indices']
 
@@ -55,12 +55,14 @@ class HostedBackbone(BaseModule):
         attention_backend: str | None,
         alpha_scale: float,
         class_token: bool = True,
+        kernel: str = 'axis',
     ) -> None:
         check_choice('out_type', out_type, cls.OUT_TYPES)
         if out_type == 'cls_token' and not class_token:
             raise ValueError("out_type='cls_token' needs class_token=True")
         if attention_backend is not None and not gaug:
             raise ValueError(f'attention_backend={attention_backend!r} needs gaug=True')
+        check_kernel(kernel, gaug)
         check_alpha_scale(alpha_scale)
         if alpha_scale != 1 and not gaug:
             raise ValueError(f'{alpha_scale=} needs gaug=True')
@@ -88,6 +90,7 @@ class HostedBackbone(BaseModule):
         frozen: bool,
         grad_checkpointing: bool,
         init_cfg: dict | list | None,
+        kernel: str,
     ) -> None:
         """Add GAug to the host and set what all backbones have; the last step of construction.
 
@@ -100,7 +103,7 @@ class HostedBackbone(BaseModule):
                 f'patch_size={self.patch_embed.patch_size}'
             )
         if gaug:
-            self._add_gaug(attention_backend)
+            self._add_gaug(attention_backend, kernel)
             for layer in self.modules():
                 if isinstance(layer, GaussianAugment):
                     layer.alpha_scale = alpha_scale
@@ -120,8 +123,8 @@ class HostedBackbone(BaseModule):
             for unused in [stages[self.out_indices[-1] + 1 :], *norms]:
                 unused.requires_grad_(False)
 
-    def _add_gaug(self, attention_backend: str | None) -> None:
-        add_gaug(self, backend=attention_backend)
+    def _add_gaug(self, attention_backend: str | None, kernel: str) -> None:
+        add_gaug(self, backend=attention_backend, kernel=kernel)
 
     def init_weights(self, **timm_kwargs) -> None:
         """Apply ``init_cfg`` (mmengine). The constructor has done the random initialisation.
@@ -231,8 +234,9 @@ class TokenBackbone(HostedBackbone):
             raise ValueError(f'{embed_dim=} is not divisible by {num_heads=}')
         return resolved
 
-    def _add_gaug(self, attention_backend: str | None) -> None:
-        add_gaug(self, self.patch_embed.grid_size, self.num_prefix_tokens, attention_backend)
+    def _add_gaug(self, attention_backend: str | None, kernel: str) -> None:
+        where = self.patch_embed.grid_size, self.num_prefix_tokens
+        add_gaug(self, *where, attention_backend, kernel)
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:
         """Patches ``[B, H, W, C]`` to tokens ``[B, N, C]``, and more arguments of each block."""

@@ -29,6 +29,7 @@ def LocAt(
     train: str = 'all',
     pretrained: str | None = None,
     init_cfg: dict | list | None = None,
+    kernel: str = 'axis',
     **unknown,
 ) -> nn.Module:
     """Build a backbone and attach GAug to it. The result is the backbone itself.
@@ -40,8 +41,8 @@ def LocAt(
     Args:
         backbone: config of any registered backbone; its type is looked up where the config's
             other types are.
-        gaug, start, grid_size, num_prefix_tokens, attention_backend, layers, variance, alpha,
-            units, alpha_scale, train: see :func:`locat_mm.attach`.
+        gaug, start, grid_size, num_prefix_tokens, attention_backend, kernel, layers, variance,
+            alpha, units, alpha_scale, train: see :func:`locat_mm.attach`.
         pretrained, init_cfg: the backbone's, if they are set from outside, as by mmseg's
             segmentors and ``--cfg-options``.
         **unknown: collected to name them in the error.
@@ -77,6 +78,7 @@ def LocAt(
         grid_size=grid_size,
         num_prefix_tokens=num_prefix_tokens,
         attention_backend=attention_backend,
+        kernel=kernel,
         layers=layers,
         variance=variance,
         alpha=alpha,

@@ -83,7 +83,7 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
             with ``gaug``, another to its patches.
         layer_scale: initial value of the layer scale.
         arch, img_size, patch_size, in_channels, gaug, pos_embed, drop_path_rate, out_indices,
-            frozen, attention_backend, grad_checkpointing, init_cfg, alpha_scale: see
+            frozen, attention_backend, grad_checkpointing, init_cfg, alpha_scale, kernel: see
             :class:`LocAtViT`.
 
     Raises:
@@ -113,9 +113,10 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
         alpha_scale: float = 1.0,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, alpha_scale)
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel=kernel)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         if num_jumbo_tokens < 1:
             raise ValueError(f'at least one class token is needed, got {num_jumbo_tokens=}')
@@ -154,6 +155,7 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
             frozen,
             grad_checkpointing,
             init_cfg,
+            kernel,
         )
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

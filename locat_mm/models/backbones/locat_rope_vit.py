@@ -30,7 +30,7 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
     Args:
         arch, img_size, patch_size, in_channels, gaug, class_token, num_registers,
             drop_path_rate, out_indices, out_type, final_norm, frozen, attention_backend,
-            grad_checkpointing, init_cfg, alpha_scale: see :class:`LocAtViT`.
+            grad_checkpointing, init_cfg, alpha_scale, kernel: see :class:`LocAtViT`.
         rope_temperature: base of the random initial frequencies.
         layer_scale: initial value of the layer scale.
 
@@ -62,9 +62,12 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
         alpha_scale: float = 1.0,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, alpha_scale, class_token)
+        self._check_options(
+            out_type, gaug, attention_backend, alpha_scale, class_token, kernel=kernel
+        )
         head_dim = arch['embed_dim'] // arch['num_heads']
         if head_dim % 4:
             raise ValueError(f'rotary embedding needs {head_dim=} divisible by 4: {arch}')
@@ -100,6 +103,7 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
             frozen,
             grad_checkpointing,
             init_cfg,
+            kernel,
         )
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[dict[str, Any]]]:

@@ -40,7 +40,7 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
         final_norm: apply the final LayerNorm to the last stage's output. Outputs of other stages
             have no norm.
         patch_size, in_channels, gaug, drop_path_rate, frozen, attention_backend,
-            grad_checkpointing, init_cfg, alpha_scale: see :class:`LocAtViT`.
+            grad_checkpointing, init_cfg, alpha_scale, kernel: see :class:`LocAtViT`.
 
     Raises:
         ValueError: for an unknown arch, out_type or backend, an index out of range, ``depths``
@@ -78,9 +78,10 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
         alpha_scale: float = 1.0,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, alpha_scale)
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel=kernel)
         if min(to_2tuple(window_size)) < 1:
             raise ValueError(f'a window has at least one patch a side, got {window_size=}')
         SwinTransformer.__init__(
@@ -107,6 +108,7 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
             frozen,
             grad_checkpointing,
             init_cfg,
+            kernel,
         )
 
     def _forward(self, x: Tensor) -> tuple[Tensor, ...]:

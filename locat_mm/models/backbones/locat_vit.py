@@ -48,11 +48,15 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
             strict: a file that does not fit is an error.
         alpha_scale: factor of GAug's strength, for decoding with trained weights; needs ``gaug``.
             It is not in the checkpoint.
+        kernel: ``'axis'`` for GAug's Gaussians along rows and columns, as in the paper;
+            ``'rotated'`` for Gaussians that also learn a correlation, which needs ``gaug``. See
+            :class:`locat_mm.layers.GaussianAugment`. A checkpoint without correlations loads into
+            it, with equal outputs.
 
     Raises:
-        ValueError: for an unknown arch, out_type, pos_embed or backend, an index out of range,
-            a negative ``alpha_scale``, a width that the heads do not divide, or an image smaller
-            than a patch.
+        ValueError: for an unknown arch, out_type, pos_embed, backend or kernel, an index out of
+            range, a negative ``alpha_scale``, a width that the heads do not divide, or an image
+            smaller than a patch.
         TypeError: if ``arch`` is neither a name nor a dict.
     """
 
@@ -81,9 +85,12 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
         alpha_scale: float = 1.0,
+        kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, alpha_scale, class_token)
+        self._check_options(
+            out_type, gaug, attention_backend, alpha_scale, class_token, kernel=kernel
+        )
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         VisionTransformer.__init__(
             self,
@@ -108,4 +115,5 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
             frozen,
             grad_checkpointing,
             init_cfg,
+            kernel,
         )

@@ -1,15 +1,9 @@
 """Gaussian attention for CPUs, on a chunk of queries at a time, whose bias fits into the caches.
 
-No tensor of N×N is kept for the backward pass, which computes the attention weights again. For one
-query i with ``G_ij = gy_i(row j) · gx_i(col j)`` and dS the gradient of the logits, the gradients
-of the bias's parameters are sums over keys:
-
-    dα_i = Σ_j dS_ij G_ij,    dv_i = -α_i / v_i² · Σ_j dS_ij G_ij E_ij    along each axis,
-
-with ``v = variance + eps`` and E the exponent along that axis at v = 1.
+No tensor of N×N is kept for the backward pass, which computes the attention weights again. The
+bias and the gradients of its parameters are in :mod:`.chunked_bias`.
 """
 
-import functools
 import math
 import threading
 from collections.abc import Iterator
@@ -20,8 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ..gaussian_bias import factors, unit_exponents
 from ..geometry import Geometry
+from .chunked_bias import chunked_bias, chunked_gradients
 
 __all__ = ['chunked_attention', 'why_not']
 
@@ -51,13 +45,16 @@ def chunked_attention(
     scale: float,
     attn_bias: Tensor | None = None,
     dropout_p: float = 0.0,
+    correlation: Tensor | None = None,
 ) -> Tensor:
     """See :func:`locat_mm.ops.gaussian_attention`. Differentiable once, not twice."""
     assert dropout_p == 0.0
     if attn_bias is not None:
         attn_bias = _as_additive(attn_bias, q)
     # Cast outside of the function, so that autograd casts the gradients back.
-    inputs = q, k, v, variance.to(q.dtype), alpha.to(q.dtype), attn_bias
+    if correlation is not None:
+        correlation = correlation.to(q.dtype)
+    inputs = q, k, v, variance.to(q.dtype), alpha.to(q.dtype), correlation, attn_bias
     if not torch.is_grad_enabled():  # autograd costs time that counts on a small image
         return _forward(*inputs, geometry, scale)
     return _ChunkedAttention.apply(*inputs, geometry, scale)
@@ -76,24 +73,20 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     return None
 
 
-#: Cached: on a small image its steps take as long as those on the queries.
-_unit_exponents = functools.lru_cache(maxsize=8)(unit_exponents)
-
-
 def _forward(
     q: Tensor,
     k: Tensor,
     v: Tensor,
     variance: Tensor,
     alpha: Tensor,
+    correlation: Tensor | None,
     attn_bias: Tensor | None,
     geometry: Geometry,
     scale: float,
 ) -> Tensor:
     prefix = geometry.num_prefix_tokens
     batch, heads, num_tokens, head_dim = q.shape
-    row, col = factors(variance, _unit_exponents(geometry, q.dtype), geometry)
-    row, col = row.mul_(alpha.unsqueeze(-1)).unsqueeze(-1), col.unsqueeze(-2)
+    gaussians = chunked_bias(variance, alpha, correlation, geometry)
     out, buffer = None, None
     for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
         shape = (_length(images), heads, _length(queries), num_tokens)
@@ -103,8 +96,7 @@ def _forward(
         bias = buffer[: math.prod(shape)].view(shape)
         before, patches = _patches(queries, prefix)
         on_grid = bias[:, :, before:, prefix:].view(*shape[:2], -1, *geometry.grid_size)
-        part = (row, col) if whole else (row[images, :, patches], col[images, :, patches])
-        torch.mul(*part, out=on_grid)
+        gaussians.write(bias, on_grid, None if whole else (images, slice(None), patches))
         if prefix:  # after the patches, whose cache lines are loaded
             bias[..., :prefix].zero_()
         if before:
@@ -124,30 +116,28 @@ def _forward(
 
 class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, v, variance, alpha, attn_bias, geometry, scale):
-        ctx.save_for_backward(q, k, v, variance, alpha, attn_bias)
+    def forward(ctx, *inputs):
+        *tensors, geometry, scale = inputs
+        ctx.save_for_backward(*tensors)
         ctx.geometry, ctx.scale = geometry, scale
-        return _forward(q, k, v, variance, alpha, attn_bias, geometry, scale)
+        return _forward(*inputs)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_out):
-        q, k, v, variance, alpha, attn_bias = ctx.saved_tensors
+        q, k, v, variance, alpha, correlation, attn_bias = ctx.saved_tensors
         geometry, scale = ctx.geometry, ctx.scale
         grid_size, prefix = geometry.grid_size, geometry.num_prefix_tokens
         batch, heads, num_tokens, _ = q.shape
-        unit_exponent = _unit_exponents(geometry, q.dtype)
-        row, col = factors(variance, unit_exponent, geometry)
-        scaled_row, row_, col_ = (x.flatten(0, 1) for x in (row * alpha[..., None], row, col))
+        gaussians = chunked_gradients(variance, alpha, correlation, geometry)
+        num_buffers = 2 + gaussians.num_buffers  # weights, gradients, and the bias's own
         grad_q, grad_k, grad_v = q.new_empty(3, *q.shape).unbind(0)
-        # dS·gx summed over the columns of each row; α·dS·gx·gy over the rows of each column.
-        by_row, by_col = torch.empty_like(row_), torch.empty_like(col_)
         hidden, grad_bias = None, None
         if attn_bias is not None:
             # As in the forward pass, a query that sees no key has weights 0, not NaN.
             hidden = attn_bias.amax(-1, keepdim=True) == -math.inf
             hidden = hidden if hidden.any() else None
-            grad_bias = torch.zeros_like(attn_bias) if ctx.needs_input_grad[5] else None
+            grad_bias = torch.zeros_like(attn_bias) if ctx.needs_input_grad[6] else None
         buffer = None
         for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _BACKWARD):
             # BLAS takes one batch axis. A chunk has all queries or one image, so the gradients are
@@ -158,14 +148,14 @@ class _ChunkedAttention(torch.autograd.Function):
             grad_k_, grad_v_ = (x[images].flatten(0, 1) for x in (grad_k, grad_v))
             shape = (*q_.shape[:2], num_tokens)
             if buffer is None:
-                buffer = _workspace(2 * math.prod(shape), q.dtype)
+                buffer = _workspace(num_buffers * math.prod(shape), q.dtype)
             weights, grad = buffer[: 2 * math.prod(shape)].view(2, *shape).unbind(0)
+            own = buffer[2 * math.prod(shape) :]
             before, patches = _patches(queries, prefix)
             of_chunk = slice(images.start * heads, images.stop * heads), patches
-            row_chunk, col_chunk = scaled_row[of_chunk][..., None], col_[of_chunk][..., None, :]
 
             torch.baddbmm(weights, q_, k_.mT, beta=0, alpha=scale, out=weights)
-            weights[:, before:, prefix:].unflatten(-1, grid_size).addcmul_(row_chunk, col_chunk)
+            gaussians.add(weights[:, before:, prefix:].unflatten(-1, grid_size), of_chunk, own)
             if attn_bias is not None:
                 part = _part(attn_bias, images, queries)
                 weights.view(-1, *part.shape[:1], heads, *shape[1:]).add_(part)
@@ -183,20 +173,8 @@ class _ChunkedAttention(torch.autograd.Function):
                 part = _part(grad_bias, images, queries)
                 per_part = grad.view(-1, *part.shape[:1], heads, *shape[1:])
                 part += per_part.sum(0).sum_to_size(part.shape)
-            on_grid = grad[:, before:, prefix:].unflatten(-1, grid_size).mul_(col_chunk)
-            torch.sum(on_grid, -1, out=by_row[of_chunk])
-            torch.sum(on_grid.mul_(row_chunk), -2, out=by_col[of_chunk])
-
-        by_row, by_col = by_row.view_as(row).mul_(row), by_col.view_as(col)
-        to_row = unit_exponent[:, 0, : grid_size[0]]
-        to_col = unit_exponent[:, 1, : grid_size[1]]
-        grad_alpha = by_row.sum(-1)
-        per_axis = (
-            alpha * (by_row * to_row).sum(-1),
-            (by_col * to_col).sum(-1),
-        )
-        grad_variance = torch.stack(per_axis, -1) / -((variance + geometry.eps) ** 2)
-        return grad_q, grad_k, grad_v, grad_variance, grad_alpha, grad_bias, None, None
+            gaussians.reduce(grad[:, before:, prefix:].unflatten(-1, grid_size), of_chunk, own)
+        return grad_q, grad_k, grad_v, *gaussians.gradients(), grad_bias, None, None
 
 
 def _chunks(

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..gaussian_bias import product_bias
+from ..gaussian_bias import dense_bias
 from ..geometry import Geometry
 
 __all__ = ['add_', 'eager_attention', 'why_not']
@@ -24,9 +24,10 @@ def eager_attention(
     scale: float,
     attn_bias: Tensor | None = None,
     dropout_p: float = 0.0,
+    correlation: Tensor | None = None,
 ) -> Tensor:
     """See :func:`locat_mm.ops.gaussian_attention`."""
-    bias = product_bias(variance, alpha, geometry)
+    bias = dense_bias(variance, alpha, geometry, correlation)
     if attn_bias is not None:
         add_(bias, attn_bias)
         if q.dtype == torch.float16:

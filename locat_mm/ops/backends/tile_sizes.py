@@ -34,12 +34,17 @@ class _Choice(NamedTuple):
     max_registers: int | None = None
 
 
-#: Kernel -> largest head dimension -> choice, for half types.
+#: Kernel -> largest head dimension -> choice, for half types. ``rotated_...`` is for Gaussians with
+#: a correlation, where they need other sizes.
 _Table = dict[str, dict[int, _Choice]]
 #: Compute capability 8 (Ampere, Ada) and 12 (consumer Blackwell): HMMA, operands in registers.
 _AMPERE: _Table = {
     'forward': {
         64: _Choice(128, (32,), (8, 16, 32), 8, max_registers=128),
+        128: _Choice(128, (32,), (8, 16, 32), 8),
+    },
+    'rotated_forward': {
+        64: _Choice(128, (32,), (8, 16, 32), 8, max_registers=168),
         128: _Choice(128, (32,), (8, 16, 32), 8),
     },
     'backward_queries': {
@@ -61,6 +66,10 @@ _HOPPER: _Table = {
         64: _Choice(64, (32,), (8, 16), 4, max_registers=168),
         128: _Choice(64, (32,), (8, 16), 4),
     },
+    'rotated_backward_queries': {
+        64: _Choice(64, (32,), (8, 16), 4),
+        128: _Choice(64, (32,), (8, 16), 4),
+    },
     'backward_keys': {
         64: _Choice(64, (64,), (8, 16), 4),
         128: _Choice(64, (64,), (8, 16), 4),
@@ -75,6 +84,10 @@ _BLACKWELL: _Table = {
     'backward_queries': {
         64: _Choice(64, (32,), (8, 16), 4),
         128: _Choice(64, (32,), (8, 16), 4),
+    },
+    'rotated_backward_queries': {
+        64: _Choice(64, (32,), (8, 16), 8),
+        128: _Choice(64, (32,), (8, 16), 8),
     },
     'backward_keys': {
         64: _Choice(64, (64,), (8, 16), 8, max_registers=128),
@@ -101,7 +114,12 @@ _BY_MAJOR = {9: _HOPPER, 10: _BLACKWELL}
 
 @functools.cache
 def tile_sizes(
-    kernel: str, head_dim: int, grid_size: tuple[int, int], dtype: torch.dtype, major: int
+    kernel: str,
+    head_dim: int,
+    grid_size: tuple[int, int],
+    dtype: torch.dtype,
+    major: int,
+    rotated: bool = False,
 ) -> TileSizes:
     """Sizes for a kernel: an entry of the tables, with the tile that pads the grid least.
 
@@ -115,9 +133,12 @@ def tile_sizes(
         grid_size: patches along (rows, columns).
         dtype: of q, k and v.
         major: the first number of the GPU's compute capability.
+        rotated: the Gaussians have a correlation. They have an entry of their own where they need
+            more registers.
     """
     table = _FLOAT32 if dtype == torch.float32 else _BY_MAJOR.get(major, _AMPERE)
-    choice = table[kernel][min(limit for limit in table[kernel] if head_dim <= limit)]
+    choices = table.get(f'rotated_{kernel}' if rotated else kernel, table[kernel])
+    choice = choices[min(limit for limit in choices if head_dim <= limit)]
     height, width = grid_size
 
     def cost(tile: tuple[int, int]) -> tuple[int, int, int]:

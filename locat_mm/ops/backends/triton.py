@@ -8,17 +8,23 @@ module needs no Triton.
 
 import functools
 import importlib.util
-import os
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 
 from ..geometry import Geometry
 from .kernel_operator import kernel_operator
-from .tile_sizes import tile_sizes
+from .triton_launch import capability as _capability
+from .triton_launch import (
+    fake_backward,
+    fake_forward,
+    is_interpreted,
+    run_backward,
+    run_forward,
+)
+from .triton_rotated import rotated_attention
 
-__all__ = ['is_interpreted', 'on_device', 'readable', 'triton_attention', 'why_not']
+__all__ = ['triton_attention', 'why_not']
 
 _HAS_TRITON = importlib.util.find_spec('triton') is not None
 #: 3.2 cannot compile the kernels.
@@ -67,13 +73,14 @@ def triton_attention(
     scale: float,
     attn_bias: None = None,
     dropout_p: float = 0.0,
+    correlation: Tensor | None = None,
 ) -> Tensor:
-    """See :func:`locat_mm.ops.gaussian_attention`; differentiable in its five tensors.
+    """See :func:`locat_mm.ops.gaussian_attention`; differentiable in its five or six tensors.
 
     Args:
         q, k, v: of one dtype (float32, float16, bfloat16). Views with a contiguous last axis (of
             one qkv tensor, say) are read in place; others are copied.
-        variance, alpha: computed with in float32.
+        variance, alpha, correlation: computed with in float32.
         attn_bias, dropout_p: not supported, see :func:`why_not`.
 
     Returns:
@@ -96,16 +103,16 @@ def triton_attention(
         q, scale = -q, -scale
     elif scale == 0:
         q, scale = q * 0, 1.0
-    out, _ = _attention(q, k, v, variance.float(), alpha.float(), *geometry, float(scale))
+    gaussians = variance.float(), alpha.float()
+    if correlation is None:
+        out, _ = _attention(q, k, v, *gaussians, *geometry, float(scale))
+    else:
+        rho = correlation.float()
+        out, _ = rotated_attention(q, k, v, *gaussians, rho, *geometry, float(scale))
     return out
 
 
-def is_interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on the CPU."""
-    return os.environ.get('TRITON_INTERPRET') == '1'
-
-
-# torch.compile cannot trace into these two.
+# torch.compile cannot trace into this.
 @torch.compiler.assume_constant_result
 @functools.cache
 def _triton_version() -> tuple[int, int]:
@@ -113,107 +120,6 @@ def _triton_version() -> tuple[int, int]:
 
     major, minor = triton.__version__.split('.')[:2]
     return int(major), int(minor)
-
-
-@torch.compiler.assume_constant_result
-def _capability(device: torch.device) -> tuple[int, int]:
-    """Compute capability; (0, 0) for a CPU, in the interpreter."""
-    return torch.cuda.get_device_capability(device) if device.type == 'cuda' else (0, 0)
-
-
-# ------------------------------------------------------------------------------ launches
-
-
-def _launch(
-    kernel: str,
-    q: Tensor,
-    tensors: list[Tensor],
-    strides: list[int],
-    geometry: Geometry,
-    scale: float,
-) -> None:
-    """Run one kernel: over blocks of queries, or for ``backward_keys`` over tiles of keys.
-
-    Args:
-        tensors, strides: all of the kernel's, in its order.
-    """
-    from . import triton_kernels
-
-    batch_size, num_heads, num_tokens, head_dim = q.shape
-    height, width, num_prefix, eps, max_sq_distance = geometry
-    major, _ = _capability(q.device)
-    sizes = tile_sizes(kernel, head_dim, geometry.grid_size, q.dtype, major)
-    strips, groups = -(-width // sizes.cols), -(-height // sizes.rows)
-    padding_cols = strips * sizes.cols - width
-    fold = 0 < num_prefix <= height * padding_cols
-    if kernel == 'backward_keys':
-        num_programs = strips * groups
-        if not fold:
-            num_programs += -(-num_prefix // (sizes.rows * sizes.cols))
-    else:
-        num_programs = -(-num_tokens // sizes.queries)
-    options = dict(WAIT=major == 9) if kernel == 'backward_keys' else {}
-    grid = (num_programs * batch_size * num_heads,)
-    with on_device(q.device):
-        getattr(triton_kernels, f'{kernel}_kernel')[grid](
-            *tensors,
-            *strides,
-            num_heads,
-            num_tokens,
-            height,
-            width,
-            num_prefix,
-            scale,
-            eps,
-            max_sq_distance,
-            DIM=head_dim,
-            BLOCK_DIM=max(16, 1 << (head_dim - 1).bit_length()),
-            BLOCK=sizes.queries,
-            ROWS=sizes.rows,
-            COLS=sizes.cols,
-            CLAMP=max_sq_distance < (max(height, width) - 1) ** 2,
-            MASKED=padding_cols > 0 or groups * sizes.rows > height,
-            PREFIX=num_prefix > 0,
-            FOLD=fold,
-            PRECISION='tf32' if _tf32_allowed() else 'ieee',
-            UPCAST=q.dtype == torch.bfloat16 and is_interpreted(),
-            num_warps=sizes.num_warps,
-            num_stages=sizes.num_stages,
-            maxnreg=sizes.max_registers,
-            **options,
-        )
-
-
-def _strides(*tensors: Tensor) -> list[int]:
-    """Of the batch, head and token axes."""
-    return [stride for x in tensors for stride in x.stride()[:3]]
-
-
-def readable(x: Tensor) -> Tensor:
-    """The tensor, or a copy that kernels can index: last stride 1, 32-bit offsets in a head."""
-    fits = x.shape[-2] * x.stride(-2) < 2**31
-    return x if x.stride(-1) == 1 and fits else x.contiguous()
-
-
-def _empty(x: Tensor) -> Tensor:
-    """Like ``x`` ``[B, heads, N, d]``, in the memory order ``[B, N, heads, d]``."""
-    batch_size, num_heads, num_tokens, head_dim = x.shape
-    return x.new_empty(batch_size, num_tokens, num_heads, head_dim).transpose(1, 2)
-
-
-def on_device(device: torch.device) -> AbstractContextManager:
-    """Make a device current: Triton launches there, wherever its tensors are."""
-    return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
-
-
-def _tf32_allowed() -> bool:
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, 'fp32_precision'):  # torch 2.9
-        return matmul.fp32_precision == 'tf32'
-    return matmul.allow_tf32
-
-
-# ------------------------------------------------------------------------------ operator
 
 
 def _forward(
@@ -229,23 +135,8 @@ def _forward(
     max_sq_distance: float,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
-    q, k, v = readable(q), readable(k), readable(v)
-    out = _empty(q)
-    lse = q.new_empty(q.shape[:3], dtype=torch.float32)
-    _launch(
-        'forward',
-        q,
-        [q, k, v, variance, alpha, out, lse],
-        [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out)],
-        Geometry(height, width, num_prefix_tokens, eps, max_sq_distance),
-        scale,
-    )
-    return out, lse
-
-
-def _fake_forward(q, k, v, variance, alpha, *_):
-    return _empty(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    geometry = Geometry(height, width, num_prefix_tokens, eps, max_sq_distance)
+    return run_forward(q, k, v, variance, alpha, None, geometry, scale)
 
 
 def _backward(
@@ -264,44 +155,20 @@ def _backward(
     max_sq_distance: float,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v, variance and alpha."""
     geometry = Geometry(height, width, num_prefix_tokens, eps, max_sq_distance)
-    q, k, v, d_out = readable(q), readable(k), readable(v), readable(d_out)
-    d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
-    d_variance = torch.empty(variance.shape, dtype=variance.dtype, device=q.device)
-    d_alpha = torch.empty(alpha.shape, dtype=alpha.dtype, device=q.device)
-    table = lse.new_empty(4, *lse.shape)
-    _launch(
-        'backward_queries',
-        q,
-        [q, k, v, variance, alpha, out, lse, d_out, d_q, d_variance, d_alpha, table],
-        [*_strides(q, k, v), *variance.stride(), *alpha.stride(), *_strides(out, d_out, d_q)],
-        geometry,
-        scale,
-    )
-    _launch(
-        'backward_keys',
-        q,
-        [q, k, v, lse, table, d_out, d_k, d_v],
-        _strides(q, k, v, d_out, d_k, d_v),
-        geometry,
-        scale,
+    d_q, d_k, d_v, d_variance, d_alpha = run_backward(
+        q, k, v, variance, alpha, None, out, lse, d_out, geometry, scale
     )
     return d_q, d_k, d_v, d_variance, d_alpha
-
-
-def _fake_backward(q, k, v, variance, alpha, *_):
-    d_variance, d_alpha = variance.new_empty(variance.shape), alpha.new_empty(alpha.shape)
-    return _empty(q), _empty(k), _empty(v), d_variance, d_alpha
 
 
 # lse is only for the backward pass.
 _attention = kernel_operator(
     'gaussian_attention',
     _forward,
-    _fake_forward,
+    fake_forward,
     _backward,
-    _fake_backward,
+    fake_backward,
     num_tensors=5,
     aux_outputs=1,
 )

@@ -14,6 +14,9 @@ Common to all three:
   ``t = q·k + (α/scale)·gy·gx``, ``p = exp2(t·scale·log2(e) − offset)``. Backward:
   ``p = exp2(q·k·scale·log2(e) + (α·log2(e)·gy·gx − lse))``. ``lse`` is in base 2.
 - UPCAST is for the interpreter, whose bfloat16 arithmetic is wrong.
+- ROTATED: kernels with a correlation ρ, whose Gaussian is ``exp2(-(dy·slope_y - dx·slope_x)²)``
+  times a factor of the column: one exponential per key. The slopes take the place of
+  the rate of rows. Without it the correlation is None, and nothing of this is compiled.
 """
 
 import triton
@@ -26,7 +29,7 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 # tile, cut or padding still does: the grids of a kind share a kernel.)
 _PLAIN_INTS = [
     *('num_heads', 'num_tokens', 'height', 'width', 'num_prefix'),
-    *('var_b', 'var_h', 'alpha_b', 'alpha_h'),
+    *('var_b', 'var_h', 'alpha_b', 'alpha_h', 'rho_b', 'rho_h'),
 ]
 _PLAIN_INTS_OF_KEYS = _PLAIN_INTS[:5]
 
@@ -103,6 +106,28 @@ def _squared_distance(position, coordinate, max_sq_distance, CLAMP: tl.constexpr
 
 
 @triton.jit
+def _distance(position, coordinate, max_sq_distance, CLAMP: tl.constexpr):
+    """From positions to coordinates, with the limit of :func:`_squared_distance`."""
+    difference = coordinate[None, :] - position[:, None]
+    if CLAMP:
+        limit = tl.sqrt(max_sq_distance)
+        difference = tl.minimum(tl.maximum(difference, -limit), limit)
+    return difference
+
+
+@triton.jit
+def _load_slopes(correlation, tokens, num_tokens, num_prefix, var_y, var_x, rho_p):
+    """Correlation of a block of queries, ``steepness = √(log2(e) / 2(1 - ρ²))``, that over the
+    standard deviation of rows, and times ρ over that of columns. All ``[BLOCK]`` float32.
+    """
+    patch = tokens - num_prefix
+    spatial = (patch >= 0) & (tokens < num_tokens)
+    rho = tl.load(correlation + patch * rho_p, mask=spatial, other=0.0)
+    steepness = tl.sqrt(0.5 * LOG2_E / ((1.0 - rho) * (1.0 + rho)))
+    return rho, steepness, steepness / tl.sqrt(var_y), rho * steepness / tl.sqrt(var_x)
+
+
+@triton.jit
 def _strip_tokens(
     key, cols, height, width, num_prefix, num_strips, COLS: tl.constexpr, FOLD: tl.constexpr
 ):  # fmt: skip
@@ -145,13 +170,14 @@ def _softmax_step(
 
 @triton.jit(do_not_specialize=_PLAIN_INTS)
 def forward_kernel(
-    q, k, v, variance, alpha, out, lse,
+    q, k, v, variance, alpha, correlation, out, lse,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
-    var_b, var_h, var_p, var_m, alpha_b, alpha_h, alpha_p, out_b, out_h, out_n,
+    var_b, var_h, var_p, var_m, alpha_b, alpha_h, alpha_p, rho_b, rho_h, rho_p,
+    out_b, out_h, out_n,
     num_heads, num_tokens, height, width, num_prefix, scale, eps, max_sq_distance,
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr, CLAMP: tl.constexpr, MASKED: tl.constexpr, PREFIX: tl.constexpr,
-    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, ROTATED: tl.constexpr,
 ):  # fmt: skip
     """``out`` and ``lse`` (float32 ``[B, heads, N]``) of one block of queries."""
     num_blocks = tl.cdiv(num_tokens, BLOCK)
@@ -172,6 +198,11 @@ def forward_kernel(
     strength = strength / scale
     rate_y = -0.5 * LOG2_E / var_y
     rate_x = -0.5 * LOG2_E / var_x
+    if ROTATED:
+        _, _, slope_y, slope_x = _load_slopes(
+            correlation + batch * rho_b + head * rho_h,
+            tokens, num_tokens, num_prefix, var_y, var_x, rho_p,
+        )  # fmt: skip
 
     to_log2 = scale * LOG2_E
     acc = tl.zeros([BLOCK, BLOCK_DIM], tl.float32)
@@ -199,6 +230,10 @@ def forward_kernel(
         col_factor = tl.exp2(to_col * rate_x[:, None])
         if FOLD:
             col_factor = tl.where((cols < width)[None, :], col_factor, 0.0)
+        if ROTATED:
+            col_factor *= strength[:, None]
+            col_term = _distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
+            col_term *= slope_x[:, None]
         for first_row in range(0, height, ROWS):
             keys = first + first_row * step
             valid = first_row < limit
@@ -206,8 +241,12 @@ def forward_kernel(
             v_tile = _load_tokens(v, keys, valid, v_n, MASKED, DIM, BLOCK_DIM, UPCAST)
             t = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
             rows = (first_row + key // COLS).to(tl.float32)
-            to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
-            row_factor = strength[:, None] * tl.exp2(to_row * rate_y[:, None])
+            if ROTATED:
+                z = _distance(row, rows, max_sq_distance, CLAMP) * slope_y[:, None] - col_term
+                row_factor = tl.exp2(-z * z)
+            else:
+                to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
+                row_factor = strength[:, None] * tl.exp2(to_row * rate_y[:, None])
             t += row_factor * col_factor
             if MASKED:
                 t = tl.where(valid[None, :], t, float('-inf'))
@@ -221,21 +260,24 @@ def forward_kernel(
 
 @triton.jit(do_not_specialize=_PLAIN_INTS)
 def backward_queries_kernel(
-    q, k, v, variance, alpha, out, lse, d_out, d_q, d_variance, d_alpha, table,
+    q, k, v, variance, alpha, correlation, out, lse, d_out, d_q, d_variance, d_alpha,
+    d_correlation, table,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n,
-    var_b, var_h, var_p, var_m, alpha_b, alpha_h, alpha_p, out_b, out_h, out_n,
-    do_b, do_h, do_n, dq_b, dq_h, dq_n,
+    var_b, var_h, var_p, var_m, alpha_b, alpha_h, alpha_p, rho_b, rho_h, rho_p,
+    out_b, out_h, out_n, do_b, do_h, do_n, dq_b, dq_h, dq_n,
     num_heads, num_tokens, height, width, num_prefix, scale, eps, max_sq_distance,
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr, CLAMP: tl.constexpr, MASKED: tl.constexpr, PREFIX: tl.constexpr,
-    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, ROTATED: tl.constexpr,
 ):  # fmt: skip
     """Gradients of one block of queries and of its Gaussians.
 
     ``d_q``, ``d_variance`` (``[B, heads, H·W, 2]``) and ``d_alpha`` (``[B, heads, H·W]``),
     both contiguous float32. For :func:`backward_keys_kernel`, ``table`` (float32
     ``[4, B, heads, N]``): ``δ = Σ d_out·out``, the strength times log2(e), and the factors
-    of the squared distances to rows and columns in the exponent.
+    of the squared distances to rows and columns in the exponent. ROTATED: ``d_correlation`` as
+    ``d_alpha``, and ``table`` has the slopes of rows and columns instead of the factor of rows,
+    the latter at its end (``[5, B, heads, N]``).
     """
     num_blocks = tl.cdiv(num_tokens, BLOCK)
     batch_head = tl.program_id(0) // num_blocks
@@ -267,7 +309,16 @@ def backward_queries_kernel(
     table += batch_head * num_tokens
     tl.store(table + tokens, row_delta, mask=inside)
     tl.store(table + plane + tokens, strength_log2, mask=inside)
-    tl.store(table + 2 * plane + tokens, rate_y, mask=inside)
+    if ROTATED:
+        rho, steepness, slope_y, slope_x = _load_slopes(
+            correlation + batch * rho_b + head * rho_h,
+            tokens, num_tokens, num_prefix, var_y, var_x, rho_p,
+        )  # fmt: skip
+        tl.store(table + 2 * plane + tokens, slope_y, mask=inside)
+        tl.store(table + 4 * plane + tokens, slope_x, mask=inside)
+        sum_gzx = tl.zeros([BLOCK], tl.float32)
+    else:
+        tl.store(table + 2 * plane + tokens, rate_y, mask=inside)
     tl.store(table + 3 * plane + tokens, rate_x, mask=inside)
 
     to_log2 = scale * LOG2_E
@@ -304,6 +355,11 @@ def backward_queries_kernel(
         # Per column of the image: Σ over its rows of dS·gy, and of dS·gy·Dy.
         by_col = tl.zeros([BLOCK, COLS], tl.float32)
         by_col_y = tl.zeros([BLOCK, COLS], tl.float32)
+        if ROTATED:
+            # gy = exp2(-z²) depends on the column, too. Σ over rows of dS·gy·z; Dy is z².
+            by_col_z = tl.zeros([BLOCK, COLS], tl.float32)
+            col_term = _distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
+            col_term *= slope_x[:, None]
         for first_row in range(0, height, ROWS):
             keys = first + first_row * step
             valid = first_row < limit
@@ -311,8 +367,13 @@ def backward_queries_kernel(
             v_tile = _load_tokens(v, keys, valid, v_n, MASKED, DIM, BLOCK_DIM, UPCAST)
             t = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
             rows = (first_row + key // COLS).to(tl.float32)
-            to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
-            row_factor = tl.exp2(to_row * rate_y[:, None])
+            if ROTATED:
+                z = _distance(row, rows, max_sq_distance, CLAMP) * slope_y[:, None] - col_term
+                to_row = z * z
+                row_factor = tl.exp2(-to_row)
+            else:
+                to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
+                row_factor = tl.exp2(to_row * rate_y[:, None])
             offset = strength_log2[:, None] * row_factor * col_factor - row_lse[:, None]
             if MASKED:
                 offset = tl.where(valid[None, :], offset, float('-inf'))
@@ -321,6 +382,8 @@ def backward_queries_kernel(
             ds = p * (dp - row_delta[:, None])
             by_col += _sum_rows(ds * row_factor, ROWS, COLS)
             by_col_y += _sum_rows(ds * (row_factor * to_row), ROWS, COLS)
+            if ROTATED:
+                by_col_z += _sum_rows(ds * (row_factor * z), ROWS, COLS)
             dq_tile = tl.dot(ds.to(k_tile.dtype), k_tile, dq_tile, input_precision=PRECISION)
         cols = strip * COLS + tl.arange(0, COLS)
         to_col = _squared_distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
@@ -331,6 +394,9 @@ def backward_queries_kernel(
         sum_g += tl.sum(by_col, 1)
         sum_gx += tl.sum(by_col * to_col, 1)
         sum_gy += tl.sum(by_col_y * col_factor, 1)
+        if ROTATED:
+            dx = _distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
+            sum_gzx += tl.sum(by_col_z * col_factor * dx, 1)
 
     d_q += batch * dq_b + head * dq_h
     _store_tokens(d_q, dq_tile * scale, tokens, inside, dq_n, DIM, BLOCK_DIM, UPCAST)
@@ -338,8 +404,17 @@ def backward_queries_kernel(
     spatial = (patch >= 0) & inside
     offset = batch_head * (height * width) + patch
     tl.store(d_alpha + offset, sum_g, mask=spatial)
-    # Two divisions: the square of a small variance would be 0.
     half = 0.5 * strength
+    if ROTATED:
+        # In units of the standard deviations, with u = dy - ρ·dx: Σ M·u², Σ M·u·dx and Σ M·dx².
+        # No large terms cancel out in these, as they would in moments of dy and dx.
+        sd_x = tl.sqrt(var_x)
+        uu, ux, xx = sum_gy / steepness / steepness, sum_gzx / steepness / sd_x, sum_gx / var_x
+        s = 1.0 / ((1.0 - rho) * (1.0 + rho))
+        tl.store(d_correlation + offset, strength * s * (ux - rho * s * uu), mask=spatial)
+        sum_gy = s * (uu + rho * ux) * var_y
+        sum_gx = (xx - rho * s * ux) * var_x
+    # Two divisions: the square of a small variance would be 0.
     tl.store(d_variance + 2 * offset, half * (sum_gy / var_y / var_y), mask=spatial)
     tl.store(d_variance + 2 * offset + 1, half * (sum_gx / var_x / var_x), mask=spatial)
 
@@ -352,7 +427,8 @@ def backward_keys_kernel(
     num_heads, num_tokens, height, width, num_prefix, scale, eps, max_sq_distance,
     DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
     COLS: tl.constexpr, CLAMP: tl.constexpr, MASKED: tl.constexpr, PREFIX: tl.constexpr,
-    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, WAIT: tl.constexpr,
+    FOLD: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr, ROTATED: tl.constexpr,
+    WAIT: tl.constexpr,
 ):  # fmt: skip
     """``d_k`` and ``d_v`` of one tile of keys, over all blocks of queries.
 
@@ -415,9 +491,17 @@ def backward_keys_kernel(
         rate_y = tl.load(rates_y + tokens, mask=inside, other=0.0)
         rate_x = tl.load(rates_x + tokens, mask=inside, other=0.0)
         row, col = _coordinates(tokens - num_prefix, width)
-        to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
+        if not ROTATED:
+            to_row = _squared_distance(row, rows, max_sq_distance, CLAMP)
         to_col = _squared_distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
-        row_factor = strength[:, None] * tl.exp2(to_row * rate_y[:, None])
+        if ROTATED:
+            slope_x = tl.load(rates_x + plane + tokens, mask=inside, other=0.0)
+            dx = _distance(col, cols.to(tl.float32), max_sq_distance, CLAMP)
+            z = _distance(row, rows, max_sq_distance, CLAMP) * rate_y[:, None]
+            z -= dx * slope_x[:, None]
+            row_factor = strength[:, None] * tl.exp2(-z * z)
+        else:
+            row_factor = strength[:, None] * tl.exp2(to_row * rate_y[:, None])
         col_factor = tl.exp2(to_col * rate_x[:, None])
         if PREFIX:
             col_factor = tl.where((cols < image_width)[None, :], col_factor, 0.0)

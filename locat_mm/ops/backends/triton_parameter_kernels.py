@@ -39,6 +39,21 @@ def _logits(q, weight, bias, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
 
 
 @triton.jit
+def _tilt_logit(q, weight, bias, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr):
+    return tl.sum(q * _row(weight, 3, DIM, BLOCK_DIM), 1) + tl.load(bias + 3)
+
+
+@triton.jit
+def _tanh(x):
+    # Near 0 the difference of two sigmoids would lose digits: (1 - u) / (1 + u), u = e^(-2|x|).
+    u = tl.exp(-2.0 * tl.abs(x))
+    size = (1.0 - u) / (1.0 + u)
+    series = tl.abs(x) * (1.0 - x * x * (1.0 / 3.0 - x * x * (2.0 / 15.0)))
+    size = tl.where(tl.abs(x) < 0.05, series, size)
+    return tl.where(x < 0, -size, size)
+
+
+@triton.jit
 def _softplus(x):
     # log1p: the rounding of 1 + u is divided out again.
     u = tl.exp(-tl.abs(x))
@@ -50,11 +65,13 @@ def _softplus(x):
 
 @triton.jit(do_not_specialize=_PLAIN_INTS)
 def parameters_forward_kernel(
-    q, weight, bias, variance, alpha, q_b, q_h, q_n, num_heads, num_tokens, num_prefix,
-    max_variance, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr,
-    UPCAST: tl.constexpr,
+    q, weight, bias, variance, alpha, correlation, q_b, q_h, q_n, num_heads, num_tokens,
+    num_prefix, max_variance, max_correlation, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    BLOCK: tl.constexpr, UPCAST: tl.constexpr, ROTATED: tl.constexpr,
 ):  # fmt: skip
-    """``variance`` ``[B, heads, H·W, 2]`` and ``alpha`` ``[B, heads, H·W]``, both float32."""
+    """``variance`` ``[B, heads, H·W, 2]``, ``alpha`` and, with ROTATED, ``correlation``
+    ``[B, heads, H·W]``, all float32.
+    """
     batch, head, batch_head, tokens = _where(num_tokens, num_heads, BLOCK)
     q += batch * q_b + head * q_h
     inside = tokens < num_tokens
@@ -66,15 +83,21 @@ def parameters_forward_kernel(
     tl.store(variance + 2 * at, max_variance * tl.sigmoid(y), mask=spatial)
     tl.store(variance + 2 * at + 1, max_variance * tl.sigmoid(x), mask=spatial)
     tl.store(alpha + at, _softplus(strength), mask=spatial)
+    if ROTATED:
+        tilt = _tilt_logit(q_tile, weight, bias, DIM, BLOCK_DIM)
+        tl.store(correlation + at, max_correlation * _tanh(tilt), mask=spatial)
 
 
 @triton.jit(do_not_specialize=_PLAIN_INTS)
 def parameters_backward_kernel(
-    q, weight, bias, grad_variance, grad_alpha, grad_q, parts, q_b, q_h, q_n, dq_b, dq_h, dq_n,
-    num_heads, num_tokens, num_prefix, max_variance, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
-    BLOCK: tl.constexpr, UPCAST: tl.constexpr,
+    q, weight, bias, grad_variance, grad_alpha, grad_correlation, grad_q, parts,
+    q_b, q_h, q_n, dq_b, dq_h, dq_n, num_heads, num_tokens, num_prefix, max_variance,
+    max_correlation, DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, BLOCK: tl.constexpr,
+    UPCAST: tl.constexpr, ROTATED: tl.constexpr,
 ):  # fmt: skip
-    """``grad_q``, and this program's part ``[3, DIM + 1]`` of the gradients of weight and bias."""
+    """``grad_q``, and this program's part ``[3, DIM + 1]``, with ROTATED ``[4, DIM + 1]``, of the
+    gradients of weight and bias.
+    """
     batch, head, batch_head, tokens = _where(num_tokens, num_heads, BLOCK)
     q += batch * q_b + head * q_h
     grad_q += batch * dq_b + head * dq_h
@@ -92,12 +115,20 @@ def parameters_backward_kernel(
     dq_tile = y[:, None] * _row(weight, 0, DIM, BLOCK_DIM)
     dq_tile += x[:, None] * _row(weight, 1, DIM, BLOCK_DIM)
     dq_tile += strength[:, None] * _row(weight, 2, DIM, BLOCK_DIM)
+    if ROTATED:
+        tilt = _tanh(_tilt_logit(q_tile, weight, bias, DIM, BLOCK_DIM))
+        tilt = max_correlation * (1.0 - tilt) * (1.0 + tilt)
+        tilt *= tl.load(grad_correlation + at, mask=spatial, other=0.0)
+        dq_tile += tilt[:, None] * _row(weight, 3, DIM, BLOCK_DIM)
     _store_tokens(grad_q, dq_tile, tokens, inside, dq_n, DIM, BLOCK_DIM, UPCAST)
 
-    parts += tl.program_id(0).to(tl.int64) * (3 * (DIM + 1))
+    num_rows: tl.constexpr = 4 if ROTATED else 3
+    parts += tl.program_id(0).to(tl.int64) * (num_rows * (DIM + 1))
     _store_part(parts, y, q_tile, DIM, BLOCK_DIM)
     _store_part(parts + (DIM + 1), x, q_tile, DIM, BLOCK_DIM)
     _store_part(parts + 2 * (DIM + 1), strength, q_tile, DIM, BLOCK_DIM)
+    if ROTATED:
+        _store_part(parts + 3 * (DIM + 1), tilt, q_tile, DIM, BLOCK_DIM)
 
 
 @triton.jit

@@ -120,6 +120,9 @@ def expected(backbone, num_class, num_prefix):
         strength = q @ parts['gaug.log_alpha.weight'].T + parts['gaug.log_alpha.bias']
         alpha = np.log1p(np.exp(strength)) * parts.get('gaug.gain', 1.0)
         means[f'locality/layer{i:02d}/alpha'] = alpha.mean()
+        if 'gaug.correlation.weight' in parts:
+            tilt = q @ parts['gaug.correlation.weight'].T + parts['gaug.correlation.bias']
+            means[f'locality/layer{i:02d}/correlation'] = np.abs(0.95 * np.tanh(tilt)).mean()
     return means
 
 
@@ -131,6 +134,13 @@ def test_logs_what_layers_do(tmp_path, family, by_epoch):
     for line in lines:  # nothing learns
         assert line == pytest.approx(expected(model.backbone, num_class, num_class), rel=1e-4)
         assert len(line) == 6
+
+
+def test_rotated_kernels(tmp_path):
+    hook = LocalityHook(interval=6)
+    model, (line,), _ = train(tmp_path, build('vit', kernel='rotated'), hook=hook)
+    assert line.pop('step') == 6 and 'locality/layer01/correlation' in line
+    assert line == pytest.approx(expected(model.backbone, 1, 1), rel=1e-4)
 
 
 @pytest.mark.parametrize('gaug', [True, False], ids=['attached', 'plain'])

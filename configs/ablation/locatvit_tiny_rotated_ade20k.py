@@ -1,0 +1,9 @@
+# LocAtViT with rotated kernels.
+_base_ = ['../locat/locatvit_tiny_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        kernel='rotated',
+        init_cfg=dict(checkpoint='work_dirs/locatvit_tiny_rotated_imagenet/epoch_300.pth'),
+    )
+)
