@@ -66,6 +66,9 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
             file = folder / row.stem / f'seed{seed}' / 'result.json'
             file.parent.mkdir(parents=True)
             file.write_text(json.dumps(result))
+            file.with_name('features.json').write_text(
+                json.dumps(dict(knn=70.0 + 2 * seed, in_context=9.0))
+            )
             file.with_name('fingerprint').write_text(
                 run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
             )
@@ -79,6 +82,7 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
     assert '82.00 ± 2.83' in printed
+    assert summary[0]['knn'] == 71.0 and '71.00 ± 1.41' in printed and '9.00 ± 0.00' in printed
 
 
 def test_families_run_through_the_dist_tools(workplace, forked, capsys):

@@ -109,7 +109,7 @@ class Experiment:
 
 EXPERIMENTS = {
     'demo': Experiment(DEMO, 'demo', picture='demo.png', features=True),
-    'ablation': Experiment(ABLATION, 'demo_ablation'),
+    'ablation': Experiment(ABLATION, 'demo_ablation', features=True),
     'families': Experiment(FAMILIES, 'demo_families', SHORT, processes=2),
     'attach': Experiment(ATTACH, 'demo', summary='attach', picture='attach.png'),
 }

@@ -125,17 +125,22 @@ def config_path(row: Row, part: str) -> Path:
 
 
 def in_context_config(row: Row) -> Path:
-    return ROOT / 'configs' / 'demo' / f'in_context_{row.stem}.py'
+    folder, _, name = row.stem.rpartition('/')
+    return ROOT / 'configs' / 'demo' / folder / f'in_context_{name}.py'
 
 
-def evaluate_features(row: Row, experiment: Experiment, smoke: bool) -> dict:
-    """Evaluate the pretrained features of seed 0 without further training.
+def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
+    """Evaluate the pretrained features without further training, unless it is already done.
 
     Returns:
         ``knn`` (top-1 of 20 neighbours) and ``in_context`` (mIoU), percent.
     """
-    work_dir = experiment.work_dir(row, 0, smoke)
-    checkpoint = last_checkpoint(work_dir / 'classify')
+    work_dir = experiment.work_dir(row, seed, smoke)
+    result_file = work_dir / 'features.json'
+    if result_file.exists():
+        return json.loads(result_file.read_text())
+    trained = row if row.trains or row.start is None else row.start
+    checkpoint = last_checkpoint(experiment.work_dir(trained, seed, smoke) / 'classify')
     classifier, in_context = map(str, (config_path(row, 'classify'), in_context_config(row)))
     results = {}
     for name, key, args in (
@@ -146,8 +151,9 @@ def evaluate_features(row: Row, experiment: Experiment, smoke: bool) -> dict:
         out = part_dir / 'metrics.json'
         args += ['--work-dir', str(part_dir), '--out', str(out)]
         command = experiment.command(f'analysis_tools/{name}', args)
-        run_command(f'{row.name}, {name}', part_dir / 'test.txt', command)
+        run_command(f'{row.name}, seed {seed}, {name}', part_dir / 'test.txt', command)
         results[name] = round(json.loads(out.read_text())[key], 2)
+    result_file.write_text(json.dumps(results))
     return results
 
 
@@ -291,9 +297,9 @@ def main(argv: list[str] | None = None) -> None:
                 for job, result in zip(due, done, strict=True):
                     results[job[0]].append(result)
             if experiment.features:
-                done = pool.map(lambda row: evaluate_features(row, experiment, args.smoke), rows)
-                for row, found in zip(rows, done, strict=True):
-                    results[row][0] |= found
+                done = pool.map(lambda job: evaluate_features(*job, experiment, args.smoke), jobs)
+                for (row, seed), found in zip(jobs, done, strict=True):
+                    results[row][seed] |= found
         finally:
             pool.shutdown(cancel_futures=True)
     if args.ablation:
@@ -316,7 +322,7 @@ def main(argv: list[str] | None = None) -> None:
             for row in rows
         }
         print(f'Picture: {draw(models, DATA / "scenes", work_dir / experiment.picture)}')
-    if experiment.features:
+    if experiment.picture is not None and experiment.features:
         draw_gaussians_of(rows[-1], experiment, args.smoke)
         page = write_demo_page(models, DATA / 'scenes', work_dir / 'look_inside.html')
         print(f'A look inside, for the browser: {page}')
