@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -217,7 +218,7 @@ def test_is_what_its_name_says(name):
         type='Pretrained',
         checkpoint=f'hf-hub:sinahmr/locatvit_{size}'
         if released
-        else f'work_dirs/{model}_{size}_imagenet/epoch_300.pth',
+        else f'work_dirs/{Path(leaf(model, size, "imagenet")).stem}/epoch_300.pth',
     )
 
 

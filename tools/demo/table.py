@@ -36,4 +36,4 @@ def show(rows: list[dict]) -> None:
     for row in rows:
         quality = [cell(row, key, 2) for key in quality_of]
         table.add_row(row['name'], *quality, f'{row["params"]:,}', cell(row, 'seconds', 0))
-    Console(width=100).print(table)
+    Console(width=140).print(table)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.hooks import Hook
 
 from locat_mm.checkpoint import find_resumable
@@ -265,3 +266,12 @@ def test_a_checkpoint_tells_where_the_run_stands():
     hook._position = dict(epoch=57, iter=568)
     hook.before_save_checkpoint(None, checkpoint)
     assert checkpoint['meta'] == dict(epoch=57, iter=568, seed=0)
+
+
+def test_a_sample_has_other_random_numbers_in_the_next_epoch():
+    sampler = exact_resume.SeededSampler(DefaultSampler(range(6), shuffle=True), seed=3)
+    epochs = []
+    for epoch in (0, 1, 0):
+        sampler.set_epoch(epoch)
+        epochs.append([index.where for index in sampler])
+    assert epochs[0] == epochs[2] and not set(epochs[0]) & set(epochs[1])
