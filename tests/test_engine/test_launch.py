@@ -268,3 +268,23 @@ def test_what_a_flexible_runner_would_ignore_is_refused():
     cfg.sync_bn = 'torch'
     with pytest.raises(ValueError, match='FlexibleRunner ignores sync_bn at top level'):
         _check_flexible(cfg)
+
+
+def test_runs_that_begin_in_the_same_second_share_nothing(demo, tmp_path, monkeypatch):
+    """mmengine would give the second one the log file, hub and scope of the first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('time.time', lambda: 1.7e9)
+    runners = []
+    for task in ('classify', 'segment'):
+        cfg = load_config(demo[task], {'model.backbone.init_cfg': None}, tmp_path / task)
+        cfg.filename = 'same.py'
+        for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler'):
+            cfg.pop(part)
+        for part in ('val_dataloader', 'val_cfg', 'val_evaluator'):
+            cfg.pop(part)
+        monkeypatch.setattr('locat_mm.engine.launch._check_data', lambda *args: None)
+        runners.append(build_runner(cfg))
+    first, second = runners
+    assert first.message_hub is not second.message_hub and first.logger is not second.logger
+    assert type(first.visualizer).__name__ == 'UniversalVisualizer'
+    assert type(second.visualizer).__name__ == 'SegLocalVisualizer'
