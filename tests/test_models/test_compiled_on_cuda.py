@@ -46,12 +46,12 @@ def test_one_graph_with_the_fused_kernels(make, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
-    torch._dynamo.reset()
     with FakeTensorMode(allow_non_fake_inputs=True):
         to_fake_cuda(model)
         compiled = torch.compile(model, backend=keep, fullgraph=True)
         image = torch.empty(2, 3, 64, 64, device='cuda')
         for training in (False, True):
+            torch._dynamo.reset()
             model.train(training)
             with torch.autocast('cuda', torch.bfloat16):
                 compiled(image)
