@@ -143,6 +143,7 @@ def test_attached(host, tmp_path):
     check(network, tmp_path, static='Swin' in host)
 
 
+@pytest.mark.export
 def test_a_fixed_gaussian(tmp_path):
     scope, backbone = ATTACHED['timm ViT']
     constants = dict(start='fixed', variance=2.0, alpha=4.0, units='image')
@@ -155,7 +156,8 @@ def test_torch_format(tmp_path):
     check(network_of('mmseg', backbone), tmp_path, 'torch')
 
 
-@pytest.mark.parametrize('file_format', ['onnx', pytest.param('torch', marks=pytest.mark.export)])
+@pytest.mark.export
+@pytest.mark.parametrize('file_format', ['onnx', 'torch'])
 def test_rotated_kernels(file_format, tmp_path):
     backbone = dict(FAMILIES['ViT'], type='locat_mm.LocAtViT', kernel='rotated')
     check(network_of('mmseg', backbone), tmp_path, file_format)
