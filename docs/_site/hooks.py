@@ -23,7 +23,8 @@ from mkdocs.structure.pages import Page
 from locat_mm.analysis.page import refresh_page
 
 ROOT = Path(__file__).parents[2]
-#: What `make demo` has written as work_dirs/demo/look_inside.html.
+#: The content, without style and scripts, of what `make demo` wrote as
+#: work_dirs/demo/look_inside.html.
 LOOK_INSIDE = Path(__file__).with_name('look_inside.html')
 #: Address of the repository, such as https://HOST/OWNER/NAME. Without it, files outside of the
 #: site are named and not linked.

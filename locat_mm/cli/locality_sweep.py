@@ -201,16 +201,16 @@ class Sweep:
         if not path.exists():
             return
         content = json.loads(path.read_text())
+        before = content['sources']
         self.outdated = [
-            name for name, source in sources.items() if content['sources'].get(name) != source
+            name for name in sources if before.get(name, sources[name]) != sources[name]
         ]
-        self.outdated = [name for name in self.outdated if name in content['sources']]
+        self.sources = {**before, **sources}  # metrics that this run does not ask for stay
         for entry in content['cells']:
             numbers = {name: entry.pop(name) for name in METRICS if name in entry}
             layers = entry.pop('layers')
             cell = Cell(**entry, layers=None if layers is None else tuple(layers))
-            same = {n: x for n, x in numbers.items() if content['sources'][n] == sources.get(n)}
-            self.results[cell] = same
+            self.results[cell] = {n: x for n, x in numbers.items() if n not in self.outdated}
 
     def run(
         self, cells: Sequence[Cell], evaluations: dict[str, Callable[[Cell], dict[str, float]]]

@@ -3,12 +3,13 @@
 import logging
 from typing import Any
 
-from mmengine.logging import print_log
 from torch import nn
 
 from .mixins import GAugMixin
 
 __all__ = ['freeze_host', 'train_gaug', 'unfreeze_host']
+
+_logger = logging.getLogger(__name__)
 
 
 class _StaysInEval:
@@ -56,11 +57,9 @@ def train_gaug(model: nn.Module) -> None:
     parameters = list(model.parameters())
     total = sum(p.numel() for p in parameters)
     trained = sum(p.numel() for p in parameters if p.requires_grad)
-    print_log(
-        f"train='gaug': {trained:,} of the {total:,} parameters of "
-        f'{type(model).__name__} train, those of GAug',
-        'current',
-        logging.INFO,
+    name = type(model).__name__
+    _logger.info(
+        "train='gaug': %s of the %s parameters of %s train", f'{trained:,}', f'{total:,}', name
     )
 
 

@@ -12,10 +12,15 @@ import torch
 from timm.layers import trunc_normal_
 from torch import Tensor, nn
 
+from ..helpers import check_choice
 from ..ops import gaussian_parameters
 
 __all__ = [
-    *('KERNELS', 'STARTS', 'GaussianAugment', 'check_alpha_scale', 'check_kernel'),
+    'KERNELS',
+    'STARTS',
+    'GaussianAugment',
+    'check_alpha_scale',
+    'check_kernel',
     'shorter_side',
 ]
 
@@ -85,8 +90,7 @@ class GaussianAugment(nn.Module):
         kernel: str = 'axis',
     ) -> None:
         super().__init__()
-        if start not in STARTS:
-            raise ValueError(f'unknown start {start!r}; choose from {", ".join(STARTS)}')
+        check_choice('start', start, STARTS)
         check_kernel(kernel)
         if min(grid_size) < 1:
             raise ValueError(f'grid_size must be at least 1×1, got {tuple(grid_size)}')
@@ -181,8 +185,7 @@ def check_kernel(kernel: str, gaug: bool = True) -> None:
     Raises:
         ValueError: if it is unknown, or needs GAug.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f'unknown kernel {kernel!r}; choose from {", ".join(KERNELS)}')
+    check_choice('kernel', kernel, KERNELS)
     if kernel != 'axis' and not gaug:
         raise ValueError(f'{kernel=} needs gaug=True')
 

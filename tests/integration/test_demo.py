@@ -67,7 +67,13 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
             file.parent.mkdir(parents=True)
             file.write_text(json.dumps(result))
             file.with_name('features.json').write_text(
-                json.dumps(dict(knn=70.0 + 2 * seed, in_context=9.0))
+                json.dumps(
+                    dict(
+                        knn=70.0 + 2 * seed,
+                        in_context=9.0,
+                        fingerprint=run.features_fingerprint(row),
+                    )
+                )
             )
             file.with_name('fingerprint').write_text(
                 run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from locat_mm.cli.locality_sweep import Cell, best_of, config_line, layers_named
+from locat_mm.cli.locality_sweep import Cell, Sweep, best_of, config_line, layers_named
 from locat_mm.registry import MODELS
 from tests.support import ROOT
 from tests.support.evaluation import TINY, in_context_config, knn_config, quick_runner
@@ -90,7 +90,8 @@ def test_a_sweep(files, tmp_path, capsys):
     main([*common, '--variance', '4', '--alpha', '8', '--layers', 'last'])
     assert "['mIoU'] start anew" in capsys.readouterr().out
     other = json.loads((tmp_path / 'out' / 'sweep.json').read_text())
-    assert all(cell['mIoU'] != 99.0 for cell in other['cells'])
+    assert 99.0 not in [cell.get('mIoU') for cell in other['cells']]
+    assert sum('mIoU' in cell for cell in other['cells']) == 2
 
 
 def test_the_line_is_a_config(files, tmp_path):
@@ -151,3 +152,15 @@ def test_wrong_arguments(args, message, capsys):
     with pytest.raises(SystemExit):
         main(args)
     assert message in capsys.readouterr().err
+
+
+def test_a_metric_that_a_run_does_not_ask_for_stays(tmp_path):
+    cells, file = [Cell()], tmp_path / 'sweep.json'
+    both = {'mIoU': lambda cell: dict(mIoU=20.0), 'top1': lambda cell: {'accuracy/top1': 80.0}}
+    Sweep(file, dict(mIoU='a', top1='b')).run(cells, both)
+    changed = Sweep(file, dict(mIoU='changed'))
+    assert changed.outdated == ['mIoU']
+    changed.run(cells, {'mIoU': lambda cell: dict(mIoU=30.0)})
+    again = Sweep(file, dict(mIoU='changed', top1='b'))
+    assert not again.outdated and again.results == {Cell(): dict(mIoU=30.0, top1=80.0)}
+    assert Sweep(file, dict(mIoU='changed', top1='other')).outdated == ['top1']

@@ -129,6 +129,11 @@ def in_context_config(row: Row) -> Path:
     return ROOT / 'configs' / 'demo' / folder / f'in_context_{name}.py'
 
 
+def features_fingerprint(row: Row) -> str:
+    """A hash of what the evaluations of features depend on besides the trained weights."""
+    return digest([config_path(row, 'classify'), in_context_config(row)])
+
+
 def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
     """Evaluate the pretrained features without further training, unless it is already done.
 
@@ -137,8 +142,11 @@ def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) 
     """
     work_dir = experiment.work_dir(row, seed, smoke)
     result_file = work_dir / 'features.json'
+    current = features_fingerprint(row)
     if result_file.exists():
-        return json.loads(result_file.read_text())
+        results = json.loads(result_file.read_text())
+        if results.pop('fingerprint') == current:
+            return results
     trained = row if row.trains or row.start is None else row.start
     checkpoint = last_checkpoint(experiment.work_dir(trained, seed, smoke) / 'classify')
     classifier, in_context = map(str, (config_path(row, 'classify'), in_context_config(row)))
@@ -153,7 +161,7 @@ def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) 
         command = experiment.command(f'analysis_tools/{name}', args)
         run_command(f'{row.name}, seed {seed}, {name}', part_dir / 'test.txt', command)
         results[name] = round(json.loads(out.read_text())[key], 2)
-    result_file.write_text(json.dumps(results))
+    result_file.write_text(json.dumps(dict(results, fingerprint=current)))
     return results
 
 

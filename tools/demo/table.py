@@ -10,7 +10,9 @@ __all__ = ['average', 'show']
 def average(results: list[dict]) -> dict:
     """Mean and sample standard deviation of one model over its seeds."""
     summary = {key: results[0][key] for key in ('name', 'params')}
-    for key in (key for key in results[0] if key not in summary):
+    for key in results[0]:
+        if key in ('name', 'params'):
+            continue
         values = [result[key] for result in results]
         summary[key] = round(float(np.mean(values)), 2)
         deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

@@ -54,8 +54,8 @@ class HostedBackbone(BaseModule):
         gaug: bool,
         attention_backend: str | None,
         alpha_scale: float,
+        kernel: str,
         class_token: bool = True,
-        kernel: str = 'axis',
     ) -> None:
         check_choice('out_type', out_type, cls.OUT_TYPES)
         if out_type == 'cls_token' and not class_token:

@@ -116,7 +116,7 @@ class LocAtJumbo(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[
         kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel=kernel)
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         if num_jumbo_tokens < 1:
             raise ValueError(f'at least one class token is needed, got {num_jumbo_tokens=}')

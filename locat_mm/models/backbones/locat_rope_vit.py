@@ -65,9 +65,7 @@ class LocAtRoPEViT(TokenBackbone, Eva, BaseModule):  # type: ignore[misc]
         kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(
-            out_type, gaug, attention_backend, alpha_scale, class_token, kernel=kernel
-        )
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel, class_token)
         head_dim = arch['embed_dim'] // arch['num_heads']
         if head_dim % 4:
             raise ValueError(f'rotary embedding needs {head_dim=} divisible by 4: {arch}')

@@ -81,7 +81,7 @@ class LocAtSwin(HostedBackbone, SwinTransformer, BaseModule):  # type: ignore[mi
         kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel=kernel)
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel)
         if min(to_2tuple(window_size)) < 1:
             raise ValueError(f'a window has at least one patch a side, got {window_size=}')
         SwinTransformer.__init__(

@@ -88,9 +88,7 @@ class LocAtViT(TokenBackbone, VisionTransformer, BaseModule):  # type: ignore[mi
         kernel: str = 'axis',
     ) -> None:
         arch = self._resolve_arch(arch)
-        self._check_options(
-            out_type, gaug, attention_backend, alpha_scale, class_token, kernel=kernel
-        )
+        self._check_options(out_type, gaug, attention_backend, alpha_scale, kernel, class_token)
         check_choice('pos_embed', pos_embed, ('learned', 'none'))
         VisionTransformer.__init__(
             self,
