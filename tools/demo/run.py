@@ -145,7 +145,7 @@ def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) 
     current = features_fingerprint(row)
     if result_file.exists():
         results = json.loads(result_file.read_text())
-        if results.pop('fingerprint') == current:
+        if results.pop('fingerprint', None) == current:  # none: by an older version
             return results
     trained = row if row.trains or row.start is None else row.start
     checkpoint = last_checkpoint(experiment.work_dir(trained, seed, smoke) / 'classify')
