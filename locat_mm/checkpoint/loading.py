@@ -83,7 +83,7 @@ def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> b
         # Under a prefix there is a backbone of OpenMMLab: its embeddings need not be square.
         state = {f'backbone.{key}': value for key, value in part.items()}
     fitted = check_fit(backbone, state, str(init.checkpoint), whole=False)
-    backbone.load_state_dict(fitted.state)
+    backbone.load_state_dict(fitted.state, strict=False)  # only new GAug may be missing
     print_log(f'backbone weights loaded from {init.checkpoint}', logger='current')
     return True
 

@@ -4,12 +4,13 @@ from . import mmpretrain_names, timm_models
 from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT, TIMMBackbone
 from .heads import LinearSegHead
 from .necks import PatchRepresentationRefinement
-from .selfsup import DINO, DINOHead, DINOLoss
+from .selfsup import DINO, DenseDINO, DINOHead, DINOLoss
 
 __all__ = [
     'DINO',
     'DINOHead',
     'DINOLoss',
+    'DenseDINO',
     'LinearSegHead',
     'LocAt',
     'LocAtJumbo',

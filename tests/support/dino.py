@@ -1,5 +1,6 @@
 """A DINO of a few channels in float64, and what two processes make of it."""
 
+import math
 from pathlib import Path
 
 import torch
@@ -54,6 +55,21 @@ def make_crops(step: int, batch: int = 4, sides: tuple[int, ...] = SIDES) -> lis
     generator = torch.Generator().manual_seed(100 + step)
     shapes = [(batch, 3, side, side) for side in sides]
     return [torch.randn(shape, generator=generator, dtype=torch.double) for shape in shapes]
+
+
+def project_by_hand(head: dict[str, Tensor], x: Tensor) -> Tensor:
+    """What DINO's head makes of features ``[N, C]``, from its weights: cosines ``[N, K]``."""
+
+    def linear(name: str, x: Tensor) -> Tensor:
+        return x @ head[f'{name}.weight'].T + head[f'{name}.bias']
+
+    def gelu(x: Tensor) -> Tensor:
+        return x * (1 + torch.erf(x / math.sqrt(2))) / 2
+
+    x = linear('mlp.4', gelu(linear('mlp.2', gelu(linear('mlp.0', x)))))
+    prototypes = head['last_layer.weight']
+    lengths = x.norm(dim=1)[:, None] * prototypes.norm(dim=1)[None]
+    return (x @ prototypes.T) / lengths
 
 
 def set_progress(epoch: int = 0) -> None:

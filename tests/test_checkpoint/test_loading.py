@@ -206,6 +206,24 @@ def test_stock_backbones_say_what_their_pretrained_leaves_out(cfg, attached, tmp
         init({**state, key: state[key] * float('nan')})
 
 
+def test_a_backbone_of_this_package_keeps_the_start_of_an_attached_gaug(tmp_path):
+    host = dict(
+        type='LocAtViT', arch=dict(embed_dim=16, depth=2, num_heads=2), img_size=16, gaug=False
+    )
+    state = MODELS.build(host).state_dict()
+    file = str(tmp_path / 'weights.pth')
+    torch.save({f'backbone.{key}': value for key, value in state.items()}, file)
+    for prefix in (None, 'backbone.'):
+        init_cfg = dict(type='Pretrained', checkpoint=file, prefix=prefix)
+        module = MODELS.build(dict(type='locat_mm.LocAt', backbone=host, init_cfg=init_cfg))
+        start = {k: v.clone() for k, v in module.state_dict().items() if '.gaug.' in k}
+        module.init_weights()
+        assert start and all(
+            torch.equal(value, start[key] if '.gaug.' in key else state[key])
+            for key, value in module.state_dict().items()
+        )
+
+
 def broken(state, problem):
     state = dict(state)
     if problem == 'missing':

@@ -16,6 +16,7 @@ from tests.support.dino import (
     MAX_ITERS,
     build,
     make_crops,
+    project_by_hand,
     set_progress,
     train,
     train_one_of_two,
@@ -24,14 +25,6 @@ from tests.support.processes import run_in_two
 
 #: timm resamples position embeddings in float32.
 EXACT = dict(rtol=1e-6, atol=1e-7)
-
-
-def linear(state, name, x):
-    return x @ state[f'{name}.weight'].T + state[f'{name}.bias']
-
-
-def gelu(x):
-    return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
 def features_by_hand(backbone, images):
@@ -44,11 +37,7 @@ def features_by_hand(backbone, images):
 
 
 def logits_by_hand(backbone, head, images):
-    x = features_by_hand(backbone, images)
-    x = linear(head, 'mlp.4', gelu(linear(head, 'mlp.2', gelu(linear(head, 'mlp.0', x)))))
-    prototypes = head['last_layer.weight']
-    lengths = x.norm(dim=1)[:, None] * prototypes.norm(dim=1)[None]
-    return (x @ prototypes.T) / lengths
+    return project_by_hand(head, features_by_hand(backbone, images))
 
 
 def loss_by_hand(student, targets):
@@ -270,7 +259,7 @@ def test_teacher_temperature(warmup):
 
 def test_names_resolve_from_every_scope():
     for registry in (MODELS, MMPRETRAIN, MMSEG):
-        for name in ('DINO', 'DINOHead', 'DINOLoss'):
+        for name in ('DINO', 'DINOHead', 'DINOLoss', 'DenseDINO'):
             assert registry.get(name) is registry.get(f'locat_mm.{name}') is not None
 
 

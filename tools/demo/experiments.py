@@ -10,6 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 #: ``--smoke``: a few updates, to check that every step runs
 SMOKE = {
     'classify': ['train_cfg.max_epochs=1', 'param_scheduler=None'],
+    'tune': ['train_cfg.max_epochs=1', 'param_scheduler=None'],
     'segment': ['train_cfg.max_iters=2', 'train_cfg.val_interval=2'],
 }
 #: ``--families``: two epochs and 150 iterations; two processes share the global batch
@@ -31,12 +32,20 @@ class Row:
         stem: common part of the names of its two configs, relative to ``configs/demo``.
         start: the model whose trained classifier this model's classifier starts from, or None.
         trains: False if the classifier is that of ``start`` without any training.
+        tunes: the key of the checkpoint in ``{stem}_tune.py``, if that config trains a few numbers
+            of the classifier of ``start``.
     """
 
     name: str
     stem: str
     start: 'Row | None' = None
     trains: bool = True
+    tunes: str | None = None
+
+    @property
+    def source(self) -> 'Row':
+        """The model whose weights this one has."""
+        return self if self.trains or self.tunes or self.start is None else self.start
 
 
 DEMO = (Row('ViT', 'vit'), Row('LocAtViT', 'locatvit'))
@@ -51,6 +60,16 @@ ABLATION = (
     Row('ViT + fixed Gaussian', 'ablation/vit_fixed', DEMO[0], trains=False),
     Row('ViT + GAug tuned', 'ablation/vit_gaug_tuned', DEMO[0]),
     Row('LocAtViT, rotated', 'ablation/locatvit_rotated'),
+    Row(
+        *('ViT + GAug tuned, dense', 'ablation/vit_gaug_dense', DEMO[0]),
+        trains=False,
+        tunes='model.backbone.init_cfg.checkpoint',
+    ),
+    Row(
+        *('ViT + LoRA', 'ablation/vit_lora', DEMO[0]),
+        trains=False,
+        tunes='model.module.init_cfg.checkpoint',
+    ),
 )
 FAMILIES = (
     *DEMO,

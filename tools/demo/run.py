@@ -26,6 +26,7 @@ from figure import draw
 from mmengine.config import Config
 from page import write_demo_page
 from table import average, show
+from tuning import write_tuned
 
 from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.checkpoint import read_state_dict
@@ -78,7 +79,8 @@ def make_data() -> None:
 
 def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
     """A hash of everything except the seed that a result depends on: configs, data, options."""
-    configs = [config_path(row, part) for part in PARTS]
+    parts = ('tune', *PARTS) if row.tunes else PARTS
+    configs = [config_path(row, part) for part in parts]
     return digest(configs, experiment.options, experiment.processes, smoke)
 
 
@@ -147,8 +149,7 @@ def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) 
         results = json.loads(result_file.read_text())
         if results.pop('fingerprint', None) == current:  # none: by an older version
             return results
-    trained = row if row.trains or row.start is None else row.start
-    checkpoint = last_checkpoint(experiment.work_dir(trained, seed, smoke) / 'classify')
+    checkpoint = last_checkpoint(experiment.work_dir(row.source, seed, smoke) / 'classify')
     classifier, in_context = map(str, (config_path(row, 'classify'), in_context_config(row)))
     results = {}
     for name, key, args in (
@@ -187,7 +188,7 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
         if part == 'classify' and row.start is not None:
             start = last_checkpoint(experiment.work_dir(row.start, seed, smoke) / part)
             options.append(f'model.init_cfg.checkpoint={start}')
-            checkpoints[part] = start
+            checkpoints[part] = tune(row, seed, experiment, smoke, start) if row.tunes else start
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
         if part == 'segment' or row.trains:
@@ -225,6 +226,31 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
         seconds=round(float((work_dir / 'seconds').read_text()), 1),
     )
     return write_result(work_dir, result)
+
+
+def tune(row: Row, seed: int, experiment: Experiment, smoke: bool, start: str) -> str:
+    """Train a few numbers of a trained classifier.
+
+    Args:
+        row, seed, experiment, smoke: as for :func:`run_row`.
+        start: checkpoint of the classifier.
+
+    Returns:
+        the checkpoint of the tuned classifier.
+    """
+    assert row.tunes is not None
+    work_dir = experiment.work_dir(row, seed, smoke)
+    label, folder = f'{row.name}, seed {seed}, tune', work_dir / 'tune'
+    out = work_dir / 'classify' / 'tuned.pth'
+    print(f'{label} ...', flush=True)
+    options = [f'randomness.seed={seed}', f'{row.tunes}={start}', *(SMOKE['tune'] if smoke else ())]
+    args = [str(config_path(row, 'tune')), '--work-dir', str(folder), '--resume']
+    with add_elapsed_time(work_dir / 'seconds'):
+        command = experiment.command('train', [*args, '--cfg-options', *options])
+        run_command(label, folder / 'train.txt', command)
+    write_tuned(start, last_checkpoint(folder), out)
+    (out.parent / 'last_checkpoint').write_text(str(out))
+    return str(out)
 
 
 def draw_gaussians_of(row: Row, experiment: Experiment, smoke: bool) -> None:
