@@ -1,0 +1,91 @@
+"""The tables of the results page, held to intervals computed in another way."""
+
+import itertools
+import json
+import runpy
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from tests.support import ROOT
+
+tool = runpy.run_path(str(ROOT / 'tools' / 'misc' / 'results.py'))
+PAGE = 'Text.\n<!-- results: runs {} -->\n{}<!-- end -->\nMore text.\n'
+TOP1 = {'ViT': [80.0, 81.0, 83.0, 80.5, 79.0], 'B': [82.0, 82.5, 85.5, 81.0, 82.0]}
+MIOU = {'ViT': [20.0, 21.0, 20.5, 22.0, 19.0], 'B': [20.5, 20.0, 21.5, 21.0, 19.5]}
+
+
+@pytest.fixture
+def page(tmp_path):
+    rows = [
+        dict(
+            name=name,
+            params=1234,
+            runs=[dict(top1=a, miou=b) for a, b in zip(TOP1[name], MIOU[name], strict=True)],
+        )
+        for name in TOP1
+    ]
+    (tmp_path / 'page').mkdir()
+    about = dict(command='make x', date='2026-01-01')
+    (tmp_path / 'page' / 'runs.json').write_text(json.dumps(dict(about=about, rows=rows)))
+    return tmp_path / 'page.md'
+
+
+def written(page, kind):
+    page.write_text(PAGE.format(kind, ''))
+    tool['main'](['--page', str(page), '--write'])
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ('Text.', 'More text.')
+    return [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines[2:-2]]
+
+
+def test_intervals_are_those_of_all_resamples(page):
+    differences = np.subtract(TOP1['B'], TOP1['ViT'])
+    means = np.array([np.mean(drawn) for drawn in itertools.product(differences, repeat=5)])
+    low, high = tool['paired_interval'](differences)
+    # 9,999 draws out of 3,125 resamples: within a step of their distribution
+    for quantile, found in ((2.5, low), (97.5, high)):
+        around = np.percentile(means, [quantile - 0.6, quantile + 0.6])
+        assert around[0] <= found <= around[1]
+    header, rule, row = written(page, 'differences')
+    assert header == ['minus ViT', 'top-1 (%)', 'linear mIoU (%)'] and set(rule) == {'---'}
+    assert row[:2] == ['B', f'**+1.90 [{low:+.2f}, {high:+.2f}]**']
+    assert row[2].startswith('+0.00 [-')  # no difference, not bold
+
+
+def test_a_difference_holds_as_the_t_test_says():
+    generator = np.random.default_rng(0)
+    samples = [generator.normal(0.8, 1, 5) for _ in range(40)]
+    expected = [stats.ttest_1samp(sample, 0).pvalue < 0.05 for sample in samples]
+    assert [tool['holds'](sample) for sample in samples] == expected
+    assert 0 < sum(expected) < 40
+
+
+def test_means_deviations_and_the_papers_numbers(page):
+    _, _, vit, other = written(page, 'quality')
+    deviations = [(sum((v - 80.7) ** 2 for v in TOP1['ViT']) / 4) ** 0.5, 2.5**0.5 / 2**0.5]
+    assert vit[:2] == ['ViT', f'80.70 ± {deviations[0]:.2f}']
+    assert vit[2] == f'20.50 ± {deviations[1]:.2f}' and vit[3:] == ['5', '1,234', '72.39 / 17.30']
+    assert other[-1] == ''
+    assert written(page, 'about')[2:] == [['command', 'make x'], ['date', '2026-01-01']]
+
+
+def test_a_stale_table_is_an_error(page, capsys):
+    written(page, 'quality')
+    tool['main'](['--page', str(page)])
+    assert '1 tables, as the summaries say' in capsys.readouterr().out
+    page.write_text(page.read_text().replace('80.70', '81.70'))
+    with pytest.raises(ValueError, match=r'run this tool with --write:\n.*81.70(.|\n)*80.70'):
+        tool['main'](['--page', str(page)])
+
+
+def test_mistakes_are_named(page):
+    page.write_text('No table.')
+    with pytest.raises(ValueError, match='no line <!-- results'):
+        tool['main'](['--page', str(page)])
+    page.write_text(PAGE.format('quality', '').replace('quality', 'qualities'))
+    with pytest.raises(ValueError, match="no table 'qualities'; there are quality, differences"):
+        tool['main'](['--page', str(page)])
+    with pytest.raises(ValueError, match='at least two seeds, got 1'):
+        tool['paired_interval'](np.array([1.0]))

@@ -1,0 +1,166 @@
+"""Write the tables of docs/results.md from the summaries of runs in docs/results/.
+
+A table stands between ``<!-- results: SUMMARY TABLE -->`` and ``<!-- end -->``. By default the
+tables are only compared with the summaries, and a difference is an error.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from locat_mm.checkpoint import write_beside
+from locat_mm.cli.reporting import reports_errors
+
+ROOT = Path(__file__).resolve().parents[2]
+#: metric in a summary -> header
+METRICS = {
+    'top1': 'top-1 (%)',
+    'miou': 'linear mIoU (%)',
+    'in_context': 'in-context mIoU (%)',
+    'knn': 'k-NN (%)',
+}
+#: rows of the paper's ablation: ImageNet top-1 and ADE20K mIoU of the tiny models
+PAPER = {
+    'ViT': '72.39 / 17.30',
+    'ViT + GAug': '73.16 / 18.98',
+    'ViT + PRR': '73.71 / 21.60',
+    'LocAtViT': '73.94 / 23.47',
+    'ViT + GAP': '72.50 / 19.65',
+    'ViT - position embedding': '69.36 / 15.13',
+    'LocAtViT - position embedding': '73.10 / 22.69',
+}
+_BLOCK = re.compile(r'(<!-- results: (\w+) (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+
+
+def paired_interval(differences: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of paired differences: percentile bootstrap, 9,999 resamples.
+
+    Args:
+        differences: one per seed; at least two.
+
+    Raises:
+        ValueError: if there is only one.
+    """
+    if len(differences) < 2:
+        raise ValueError(f'an interval needs at least two seeds, got {len(differences)}')
+    found = stats.bootstrap(
+        *((differences,), np.mean), n_resamples=9999, method='percentile', random_state=0
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def holds(differences: np.ndarray) -> bool:
+    """Whether Student's 95 % interval of the mean excludes 0; it is wider than the bootstrap's."""
+    half = stats.t.ppf(0.975, len(differences) - 1) * stats.sem(differences)
+    return bool(abs(np.mean(differences)) > half)
+
+
+def values_of(row: dict, metric: str) -> np.ndarray:
+    """A metric of one model, seed by seed."""
+    return np.array([run[metric] for run in row['runs']])
+
+
+def metrics_of(summary: dict) -> list[str]:
+    runs = [run for row in summary['rows'] for run in row['runs']]
+    return [metric for metric in METRICS if all(metric in run for run in runs)]
+
+
+def quality_table(summary: dict) -> list[list[str]]:
+    """Mean ± sample deviation of every model."""
+    metrics, rows = metrics_of(summary), summary['rows']
+    has_paper = any(row['name'] in PAPER for row in rows)
+    header = ['model', *(METRICS[metric] for metric in metrics), 'seeds', 'parameters']
+    table = [header + ['paper, tiny: top-1 / mIoU (%)'] * has_paper]
+    for row in rows:
+        cells = [row['name']]
+        for metric in metrics:
+            values = values_of(row, metric)
+            spread = f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
+            cells.append(f'{np.mean(values):.2f}{spread}')
+        cells += [str(len(row['runs'])), f'{row["params"]:,}']
+        table.append(cells + [PAPER.get(row['name'], '')] * has_paper)
+    return table
+
+
+def difference_table(summary: dict) -> list[list[str]]:
+    """Differences to the first model, seed by seed: mean and 95 % interval."""
+    metrics, (first, *others) = metrics_of(summary), summary['rows']
+    table = [[f'minus {first["name"]}', *(METRICS[metric] for metric in metrics)]]
+    for row in others:
+        cells = [row['name']]
+        for metric in metrics:
+            count = min(len(first['runs']), len(row['runs']))
+            differences = values_of(row, metric)[:count] - values_of(first, metric)[:count]
+            low, high = paired_interval(differences)
+            cell = f'{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]'
+            cells.append(f'**{cell}**' if holds(differences) else cell)
+        table.append(cells)
+    return table
+
+
+def about_table(summary: dict) -> list[list[str]]:
+    """How the summary was made."""
+    return [['', ''], *([key, value] for key, value in summary['about'].items())]
+
+
+TABLES: dict[str, Callable[[dict], list[list[str]]]] = {
+    'quality': quality_table,
+    'differences': difference_table,
+    'about': about_table,
+}
+
+
+def fill(text: str, folder: Path) -> str:
+    """The page with its tables written anew.
+
+    Args:
+        text: of the page.
+        folder: of the summaries.
+
+    Raises:
+        FileNotFoundError: if a summary is missing.
+        ValueError: if the page has no table, or names one that there is not.
+    """
+
+    def block(found: re.Match) -> str:
+        opening, name, kind, closing = found.groups()
+        if kind not in TABLES:
+            raise ValueError(f'no table {kind!r}; there are {", ".join(TABLES)}')
+        header, *rows = TABLES[kind](json.loads((folder / f'{name}.json').read_text()))
+        lines = [header, ['---'] * len(header), *rows]
+        return opening + ''.join(f'| {" | ".join(line)} |\n' for line in lines) + closing
+
+    filled, count = _BLOCK.subn(block, text)
+    if not count:
+        raise ValueError('the page has no line <!-- results: SUMMARY TABLE -->')
+    return filled
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'results.md')
+    parser.add_argument('--write', action='store_true', help='write the tables into the page')
+    args = parser.parse_args(argv)
+    text = args.page.read_text(encoding='utf-8')
+    filled = fill(text, args.page.with_suffix(''))
+    if args.write:
+        with write_beside(args.page) as beside:
+            beside.write_text(filled, encoding='utf-8')
+    elif filled != text:
+        pairs = zip(text.splitlines(), filled.splitlines(), strict=False)
+        stale = [f'  {old}\n  should be\n  {new}' for old, new in pairs if old != new]
+        raise ValueError(
+            f'{args.page} is not what its summaries say; run this tool with --write:\n'
+            + '\n'.join(stale)
+        )
+    print(f'{args.page}: {len(_BLOCK.findall(text))} tables, as the summaries say')
+
+
+if __name__ == '__main__':
+    main()
