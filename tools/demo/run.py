@@ -3,8 +3,8 @@
 Every step calls a tool that a real run uses (tools/train.py, tools/test.py,
 tools/analysis_tools); only the configs and the data are small. ``--ablation`` trains the models of
 the ablation over several seeds. ``--families`` trains every family for a few epochs through the
-dist tools. ``--attach`` attaches LocAt to the ViT that the demo pretrained. An interrupted run
-continues where it stopped.
+dist tools. ``--attach`` attaches LocAt to the ViT that the demo pretrained. ``--satellite`` trains
+on land cover from space, over several seeds. An interrupted run continues where it stopped.
 """
 
 import argparse
@@ -21,17 +21,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from experiments import EXPERIMENTS, ROOT, SMOKE, Experiment, Row
+from colour_baseline import colour_baseline
+from experiments import EXPERIMENTS, ROOT, SMOKE, Data, Experiment, Row
 from figure import draw
 from mmengine.config import Config
-from page import write_demo_page
+from page import first_scenes, median_scenes, write_demo_page
 from table import average, show
 
 from locat_mm.analysis.gaussians import draw_gaussians
 from locat_mm.checkpoint import read_state_dict
 from locat_mm.cli.reporting import reports_errors
 
-DATA = Path('data/digit_scenes')
 PARTS = ('classify', 'segment')
 #: the parts of mmengine's log lines that state the progress
 PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
@@ -67,25 +67,31 @@ def run_command(label: str, log: Path, command: list[str]) -> None:
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
-def make_data() -> None:
-    """Write digit_scenes, unless this version of its converter already wrote it."""
-    converter = ROOT / 'tools' / 'dataset_converters' / 'digit_scenes.py'
-    meta = DATA / 'meta.json'
+def make_data(data: Data) -> None:
+    """Write a data set, unless this version of its converter already wrote it.
+
+    Raises:
+        SystemExit: if the converter fails; it has printed the reason.
+    """
+    converter = ROOT / 'tools' / 'dataset_converters' / f'{data.name}.py'
+    meta = data.folder / 'meta.json'
     source = hashlib.sha256(converter.read_bytes()).hexdigest()
     if not meta.exists() or json.loads(meta.read_text())['source'] != source:
-        subprocess.run([sys.executable, str(converter), '--out-dir', str(DATA)], check=True)
+        command = [sys.executable, str(converter), '--out-dir', str(data.folder)]
+        if subprocess.run(command).returncode:
+            raise SystemExit(f'{converter.name} failed')
 
 
 def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
     """A hash of everything except the seed that a result depends on: configs, data, options."""
-    configs = [config_path(row, part) for part in PARTS]
-    return digest(configs, experiment.options, experiment.processes, smoke)
+    configs = [experiment.data.config(f'{row.stem}_{part}') for part in PARTS]
+    return digest(experiment.data, configs, experiment.options, experiment.processes, smoke)
 
 
-def digest(configs: list[Path], *settings: object) -> str:
+def digest(data: Data, configs: list[Path], *settings: object) -> str:
     """A hash of configs, data and further settings."""
     contents = [Config.fromfile(path).to_dict() for path in configs]
-    meta = (DATA / 'meta.json').read_text()
+    meta = (data.folder / 'meta.json').read_text()
     return hashlib.sha256(repr((contents, meta, settings)).encode()).hexdigest()
 
 
@@ -120,18 +126,16 @@ def write_result(work_dir: Path, result: dict) -> dict:
     return result
 
 
-def config_path(row: Row, part: str) -> Path:
-    return ROOT / 'configs' / 'demo' / f'{row.stem}_{part}.py'
+def feature_configs(row: Row, data: Data) -> list[Path]:
+    """The configs of k-NN and of in-context segmentation."""
+    folder, slash, name = row.stem.rpartition('/')
+    names = (f'{row.stem}_classify', f'{folder}{slash}in_context_{name}')
+    return [data.config(name) for name in names]
 
 
-def in_context_config(row: Row) -> Path:
-    folder, _, name = row.stem.rpartition('/')
-    return ROOT / 'configs' / 'demo' / folder / f'in_context_{name}.py'
-
-
-def features_fingerprint(row: Row) -> str:
+def features_fingerprint(row: Row, data: Data) -> str:
     """A hash of what the evaluations of features depend on besides the trained weights."""
-    return digest([config_path(row, 'classify'), in_context_config(row)])
+    return digest(data, feature_configs(row, data))
 
 
 def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
@@ -142,14 +146,14 @@ def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) 
     """
     work_dir = experiment.work_dir(row, seed, smoke)
     result_file = work_dir / 'features.json'
-    current = features_fingerprint(row)
+    current = features_fingerprint(row, experiment.data)
     if result_file.exists():
         results = json.loads(result_file.read_text())
         if results.pop('fingerprint') == current:
             return results
     trained = row if row.trains or row.start is None else row.start
     checkpoint = last_checkpoint(experiment.work_dir(trained, seed, smoke) / 'classify')
-    classifier, in_context = map(str, (config_path(row, 'classify'), in_context_config(row)))
+    classifier, in_context = map(str, feature_configs(row, experiment.data))
     results = {}
     for name, key, args in (
         ('knn', 'knn/top1_k20', [classifier, checkpoint, '--k', '20']),
@@ -181,7 +185,8 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
     for part in PARTS:
         label = f'{row.name}, seed {seed}, {part}'
         print(f'{label} ...', flush=True)
-        config, part_dir = str(config_path(row, part)), work_dir / part
+        config = str(experiment.data.config(f'{row.stem}_{part}'))
+        part_dir = work_dir / part
         chosen = SMOKE if smoke else experiment.options
         options = [f'randomness.seed={seed}', *chosen.get(part, ())]
         if part == 'classify' and row.start is not None:
@@ -230,9 +235,10 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
 def draw_gaussians_of(row: Row, experiment: Experiment, smoke: bool) -> None:
     """Draw the Gaussians that GAug learned in pretraining, for one scene."""
     checkpoint = last_checkpoint(experiment.work_dir(row, 0, smoke) / 'classify')
-    scene = min((DATA / 'scenes' / 'images' / 'validation').glob('*.png'))
+    (scene,) = first_scenes(experiment.data.scenes, 1)
     out = experiment.root(smoke) / 'gaussians.png'
-    draw_gaussians(str(config_path(row, 'classify')), checkpoint, str(scene), str(out))
+    classifier = experiment.data.config(f'{row.stem}_classify')
+    draw_gaussians(str(classifier), checkpoint, str(scene), str(out))
     print(f'Gaussians of {row.name}: {out}')
 
 
@@ -263,6 +269,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     kind.add_argument('--ablation', action='store_true', help='the ablation, over several seeds')
     kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
     kind.add_argument('--attach', action='store_true', help='attach LocAt to the trained ViT')
+    kind.add_argument('--satellite', action='store_true', help='land cover, over several seeds')
     parser.add_argument('--fresh', action='store_true', help='discard what earlier runs left')
     return parse_scale(parser, argv)
 
@@ -284,14 +291,14 @@ def parse_scale(
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    chosen = [name for name in ('ablation', 'families', 'attach') if getattr(args, name)]
+    chosen = [name for name in EXPERIMENTS if name != 'demo' and getattr(args, name)]
     experiment = EXPERIMENTS[chosen[0] if chosen else 'demo']
     work_dir = experiment.root(args.smoke)
     if args.fresh:
         shutil.rmtree(work_dir, ignore_errors=True)
-    make_data()
+    make_data(experiment.data)
     rows = experiment.rows
-    seeds = range(args.seeds if args.ablation else 1)
+    seeds = range(args.seeds if experiment.repeats else 1)
     # The loop over seeds is the outer one: after an early stop all models of a seed are done.
     # Two models at a time, because one of this size does not use two cores.
     at_a_time = 1 if experiment.processes > 1 else 2
@@ -310,10 +317,12 @@ def main(argv: list[str] | None = None) -> None:
                     results[row][seed] |= found
         finally:
             pool.shutdown(cancel_futures=True)
-    if args.ablation:
+    if experiment.repeats:
         summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
     else:
         summary = [results[row][0] for row in rows]
+    if experiment.baseline:
+        summary.insert(0, colour_baseline(experiment.data.scenes))
     summary_file = work_dir / f'{experiment.summary}.json'
     summary_file.write_text(json.dumps(summary, indent=2) + '\n')
     show(summary)
@@ -324,15 +333,21 @@ def main(argv: list[str] | None = None) -> None:
     if experiment.picture is not None:
         models = {
             row.name: (
-                config_path(row, 'segment'),
+                experiment.data.config(f'{row.stem}_segment'),
                 experiment.work_dir(row, 0, args.smoke) / 'segment',
             )
             for row in rows
         }
-        print(f'Picture: {draw(models, DATA / "scenes", work_dir / experiment.picture)}')
+        scenes = experiment.data.scenes
+        shown = (
+            median_scenes(models[rows[-1].name], scenes, 4)
+            if experiment.median
+            else first_scenes(scenes, 4)
+        )
+        print(f'Picture: {draw(models, scenes, work_dir / experiment.picture, shown)}')
     if experiment.picture is not None and experiment.features:
         draw_gaussians_of(rows[-1], experiment, args.smoke)
-        page = write_demo_page(models, DATA / 'scenes', work_dir / 'look_inside.html')
+        page = write_demo_page(models, scenes, work_dir / 'look_inside.html')
         print(f'A look inside, for the browser: {page}')
 
 

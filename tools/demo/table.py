@@ -21,9 +21,11 @@ def average(results: list[dict]) -> dict:
 
 
 def show(rows: list[dict]) -> None:
-    """Print the table, one row per model."""
+    """Print the table, one row per model. A row may lack values."""
 
     def cell(row: dict, key: str, digits: int) -> str:
+        if key not in row:
+            return '-'
         deviation = row.get(f'{key}_std')
         spread = '' if deviation is None else f' ± {deviation:.{digits}f}'
         return f'{row[key]:.{digits}f}{spread}'
@@ -31,11 +33,12 @@ def show(rows: list[dict]) -> None:
     table = Table()
     table.add_column('model', no_wrap=True)
     quality_of = {'top1': 'top-1 (%)', 'miou': 'mIoU (%)'}
-    if all('knn' in row for row in rows):
+    if any('knn' in row for row in rows):
         quality_of |= {'knn': 'k-NN (%)', 'in_context': 'in-context mIoU (%)'}
     for header in (*quality_of.values(), 'parameters', 'training (s)'):
         table.add_column(header, justify='right', no_wrap=True)
     for row in rows:
         quality = [cell(row, key, 2) for key in quality_of]
-        table.add_row(row['name'], *quality, f'{row["params"]:,}', cell(row, 'seconds', 0))
+        params = f'{row["params"]:,}' if 'params' in row else '-'
+        table.add_row(row['name'], *quality, params, cell(row, 'seconds', 0))
     Console(width=140).print(table)
