@@ -10,7 +10,7 @@ model = dict(
         type='locat_mm.LocAtViT',
         img_size=32,
         patch_size=4,
-        init_cfg=dict(checkpoint='work_dirs/locatvit_classify/epoch_8.pth', prefix='backbone.'),
+        init_cfg=dict(checkpoint='work_dirs/locatvit_classify/epoch_5.pth', prefix='backbone.'),
     ),
     num_classes=7,
 )

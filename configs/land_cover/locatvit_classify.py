@@ -10,3 +10,4 @@ model = dict(
     backbone=dict(type='locat_mm.LocAtViT', img_size=32, patch_size=4),
     head=dict(num_classes=7),
 )
+train_cfg = dict(max_epochs=5, val_interval=5)

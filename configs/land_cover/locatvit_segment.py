@@ -16,7 +16,9 @@ model = dict(
         type='locat_mm.LocAtViT',
         img_size=32,
         patch_size=4,
-        init_cfg=dict(checkpoint='work_dirs/locatvit_classify/epoch_8.pth', prefix='backbone.'),
+        init_cfg=dict(checkpoint='work_dirs/locatvit_classify/epoch_5.pth', prefix='backbone.'),
     ),
     decode_head=dict(num_classes=7),
 )
+param_scheduler = [dict(_base_.param_scheduler[0], total_steps=400)]
+train_cfg = dict(max_iters=400, val_interval=400)

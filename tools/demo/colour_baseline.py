@@ -50,10 +50,20 @@ def nearest_colour(colours: np.ndarray, labels: np.ndarray, queries: np.ndarray)
     Returns:
         a label for each query. The smaller label wins a tie of labels.
     """
-    # Few colours differ among millions of pixels, so the tree has only those that do.
-    known, index = np.unique(colours, axis=0, return_inverse=True)
-    votes = np.zeros((len(known), int(labels.max()) + 1), np.int64)
-    np.add.at(votes, (index.ravel(), labels), 1)
-    asked, where = np.unique(queries, axis=0, return_inverse=True)
-    nearest = KDTree(known).query(asked, return_distance=False)[:, 0]
-    return votes.argmax(1)[nearest][where.ravel()]
+    # Millions of pixels have few different colours, so the tree holds each colour once.
+    known, index = np.unique(_packed(colours), return_inverse=True)
+    classes = int(labels.max()) + 1
+    votes = np.bincount(index * classes + labels, minlength=len(known) * classes)
+    best = votes.reshape(len(known), classes).argmax(1)
+    asked, where = np.unique(_packed(queries), return_inverse=True)
+    nearest = KDTree(_unpacked(known)).query(_unpacked(asked), return_distance=False)[:, 0]
+    return best[nearest][where]
+
+
+def _packed(colours: np.ndarray) -> np.ndarray:
+    """Each colour as one number; numpy sorts rows slowly."""
+    return colours.astype(np.int64) @ (65536, 256, 1)
+
+
+def _unpacked(numbers: np.ndarray) -> np.ndarray:
+    return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=1)

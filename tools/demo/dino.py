@@ -108,7 +108,9 @@ def evaluate(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
     folder = work_dir / 'evaluation'
     linear, knn, in_context = configs = evaluation_configs(row)
     trained_as = (work_dir / 'dino' / 'fingerprint').read_text()
-    earlier = prepare_run(f'{label}, evaluation', folder, digest(DIGITS, configs, options, trained_as))
+    earlier = prepare_run(
+        f'{label}, evaluation', folder, digest(DIGITS, configs, options, trained_as)
+    )
     if earlier is not None:
         return earlier
     teacher = last_checkpoint(work_dir / 'dino')
