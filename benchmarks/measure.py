@@ -4,7 +4,6 @@ import datetime
 import gc
 import math
 import multiprocessing
-import platform
 import re
 import shlex
 import statistics
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from locat_mm.helpers import cpu_name
 
 __all__ = [
     *('MEMORY', 'alternate', 'available_memory', 'device_name', 'in_fresh_processes', 'markdown'),
@@ -164,10 +165,7 @@ def device_name(device: str) -> str:
     """The name of the GPU, or of the CPU with the number of threads."""
     if device == 'cuda':
         return torch.cuda.get_device_name()
-    cpu = Path('/proc/cpuinfo')
-    found = re.search(r'model name\s*: (.+)', cpu.read_text()) if cpu.exists() else None
-    name = found[1] if found else platform.machine()
-    return f'{name}, {torch.get_num_threads()} threads'
+    return f'{cpu_name()}, {torch.get_num_threads()} threads'
 
 
 def provenance(script: str, command: Sequence[str], device: str, **versions: str) -> str:

@@ -1,13 +1,16 @@
 """Small functions that several parts of the package need."""
 
+import platform
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-__all__ = ['add_note', 'check_choice', 'doing', 'innermost', 'listed']
+__all__ = ['add_note', 'check_choice', 'cpu_name', 'doing', 'innermost', 'listed']
 
 
 @contextmanager
@@ -34,6 +37,13 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     """Raise a ValueError that lists the choices if ``value`` is none of them."""
     if value not in choices:
         raise ValueError(f'unknown {name} {value!r}; choose from {", ".join(choices)}')
+
+
+def cpu_name() -> str:
+    """The model of the CPU; where the system does not say it, the architecture."""
+    cpu = Path('/proc/cpuinfo')
+    found = re.search(r'model name\s*: (.+)', cpu.read_text()) if cpu.exists() else None
+    return found[1] if found else platform.machine()
 
 
 def innermost(model: Any) -> nn.Module:

@@ -8,6 +8,7 @@ import cv2
 import dino
 import pytest
 import run
+import steps
 from mmengine.config import Config
 
 
@@ -26,7 +27,7 @@ def forked(workplace, monkeypatch):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(workplace.run(script, *args, processes=processes))
 
-    monkeypatch.setattr(run, 'run_command', run_command)
+    monkeypatch.setattr(steps, 'run_command', run_command)
     return run.main
 
 
@@ -49,10 +50,10 @@ def test_demo_runs_end_to_end(workplace, forked, capsys):
 
 def test_a_command_is_logged_and_its_failure_ends_the_demo(tmp_path, capsys):
     log = tmp_path / 'folder' / 'log.txt'
-    run.run_command('label', log, [sys.executable, '-c', 'print("Epoch(train) [1][ 2/3]")'])
+    steps.run_command('label', log, [sys.executable, '-c', 'print("Epoch(train) [1][ 2/3]")'])
     assert log.read_text() == 'Epoch(train) [1][ 2/3]\n'
     with pytest.raises(SystemExit, match=f'label failed .exit 3.; its whole output: {log}'):
-        run.run_command('label', log, [sys.executable, '-c', 'print("no"); exit(3)'])
+        steps.run_command('label', log, [sys.executable, '-c', 'print("no"); exit(3)'])
     assert capsys.readouterr().err == 'no\n'
 
 
@@ -71,12 +72,14 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
                     dict(
                         knn=70.0 + 2 * seed,
                         in_context=9.0,
-                        fingerprint=run.features_fingerprint(row),
+                        fingerprint=steps.features_fingerprint(
+                            row, run.EXPERIMENTS['ablation'].data
+                        ),
                     )
                 )
             )
             file.with_name('fingerprint').write_text(
-                run.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
+                steps.fingerprint(row, run.EXPERIMENTS['ablation'], smoke=False)
             )
     printed = workplace.run_anew('demo/run.py', '--ablation', '--seeds', 2)
     assert printed.count('already done') == 2 * len(run.EXPERIMENTS['ablation'].rows)
@@ -88,6 +91,9 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
     assert summary[0]['seeds'] == 2 and summary[0]['top1'] == 82.0
     assert summary[0]['top1_std'] == 2.83 and summary[0]['miou_std'] == 0.71
     assert '82.00 ± 2.83' in printed
+    results = json.loads((folder / 'results.json').read_text())
+    assert [run['top1'] for run in results['rows'][0]['runs']] == [80.0, 84.0]
+    assert results['about']['command'] == 'python tools/demo/run.py --ablation --seeds 2'
     assert summary[0]['knn'] == 71.0 and '71.00 ± 1.41' in printed and '9.00 ± 0.00' in printed
 
 
@@ -101,7 +107,7 @@ def test_families_run_through_the_dist_tools(workplace, forked, capsys):
         file = folder / row.stem / 'seed0' / 'result.json'
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(dict(name=row.name, top1=1.0, miou=2.0, params=3, seconds=4.0)))
-        file.with_name('fingerprint').write_text(run.fingerprint(row, experiment, smoke=True))
+        file.with_name('fingerprint').write_text(steps.fingerprint(row, experiment, smoke=True))
     forked(['--families', '--smoke'])
     printed = capsys.readouterr().out
     summary = json.loads((folder / 'summary.json').read_text())

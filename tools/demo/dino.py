@@ -12,18 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from experiments import DEMO, ROOT, Row
+from experiments import DEMO, DIGITS, ROOT, Row
 from rich.console import Console
 from rich.table import Table
-from run import (
-    digest,
-    last_checkpoint,
-    make_data,
-    parse_scale,
-    prepare_run,
-    run_command,
-    write_result,
-)
+from run import parse_scale
+from steps import digest, last_checkpoint, make_data, prepare_run, run_command, write_result
 
 from locat_mm.cli.reporting import reports_errors
 
@@ -41,10 +34,6 @@ UNTRAINED = [
 QUALITY = {'linear': 'linear (%)', 'knn': 'k-NN (%)', 'in_context': 'in-context mIoU (%)'}
 #: Values that DINO logs; means over the last logging interval. See docs/features.md.
 HEALTH = ('entropy', 'batch_entropy', 'kl', 'spread')
-
-
-def config(name: str) -> Path:
-    return ROOT / 'configs' / 'demo' / f'{name}.py'
 
 
 def root(smoke: bool) -> Path:
@@ -75,7 +64,7 @@ def run_row(row: Row, seed: int, untrained: bool, smoke: bool) -> dict:
 def evaluation_configs(row: Row) -> list[Path]:
     """The configs of linear, k-NN and in-context evaluation."""
     names = (f'linear_{row.stem}_dino', f'dino/{row.stem}_dino', f'in_context_{row.stem}')
-    return [config(name) for name in names]
+    return [DIGITS.config(name) for name in names]
 
 
 def train(row: Row, label: str, folder: Path, options: list[str]) -> dict:
@@ -84,8 +73,8 @@ def train(row: Row, label: str, folder: Path, options: list[str]) -> dict:
     Returns:
         the values of ``HEALTH`` in the last training line of the log.
     """
-    dino = config(f'dino/{row.stem}_dino')
-    earlier = prepare_run(f'{label}, trained', folder, digest([dino], options))
+    dino = DIGITS.config(f'dino/{row.stem}_dino')
+    earlier = prepare_run(f'{label}, trained', folder, digest(DIGITS, [dino], options))
     if earlier is not None:
         return earlier
     run_tool(label, folder, 'train.py', str(dino), '--resume', '--cfg-options', *options)
@@ -112,7 +101,9 @@ def evaluate(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
     folder = work_dir / 'evaluation'
     linear, knn, in_context = configs = evaluation_configs(row)
     trained_as = (work_dir / 'dino' / 'fingerprint').read_text()
-    earlier = prepare_run(f'{label}, evaluation', folder, digest(configs, options, trained_as))
+    earlier = prepare_run(
+        f'{label}, evaluation', folder, digest(DIGITS, configs, options, trained_as)
+    )
     if earlier is not None:
         return earlier
     teacher = last_checkpoint(work_dir / 'dino')
@@ -156,7 +147,7 @@ def show(table_of: dict[str, list[dict]]) -> None:
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_scale(argparse.ArgumentParser(description=__doc__), argv)
-    make_data()
+    make_data(DIGITS)
     kinds = (False,) if args.smoke else (False, True)
     jobs = [(row, seed, kind) for kind in kinds for seed in range(args.seeds) for row in DEMO]
     with ThreadPoolExecutor(max_workers=2) as pool:  # one model does not use two cores

@@ -1,10 +1,10 @@
-"""The demo's experiments: which models are trained, with which options, on how many processes."""
+"""The demo's experiments: which models are trained, on which data, with which options."""
 
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ['DEMO', 'EXPERIMENTS', 'ROOT', 'SMOKE', 'Experiment', 'Row']
+__all__ = ['DEMO', 'DIGITS', 'EXPERIMENTS', 'LAND', 'ROOT', 'SMOKE', 'Data', 'Experiment', 'Row']
 
 ROOT = Path(__file__).resolve().parents[2]
 #: ``--smoke``: a few updates, to check that every step runs
@@ -24,12 +24,43 @@ SHORT = {
 
 
 @dataclass(frozen=True)
+class Data:
+    """A data set that a converter writes, and the configs that read it.
+
+    Attributes:
+        name: of its folder in ``data`` and of its converter in ``tools/dataset_converters``.
+        configs: name of the folder in ``configs``.
+    """
+
+    name: str
+    configs: str
+
+    @property
+    def folder(self) -> Path:
+        return Path('data') / self.name
+
+    @property
+    def scenes(self) -> Path:
+        """The images with masks."""
+        return self.folder / 'scenes'
+
+    def config(self, name: str) -> Path:
+        """A config, by its name below the folder of the configs."""
+        return ROOT / 'configs' / self.configs / f'{name}.py'
+
+
+DIGITS = Data('digit_scenes', 'demo')
+LAND = Data('land_cover', 'land_cover')
+
+
+@dataclass(frozen=True)
 class Row:
     """One model, which is one row of the result table.
 
     Attributes:
         name: in the table.
-        stem: common part of the names of its two configs, relative to ``configs/demo``.
+        stem: common part of the names of its two configs, relative to the folder of the data's
+            configs.
         start: the model whose trained classifier this model's classifier starts from, or None.
         trains: False if the classifier is that of ``start`` without any training.
         tunes: the key of the checkpoint in ``{stem}_tune.py``, if that config trains a few numbers
@@ -79,6 +110,11 @@ FAMILIES = (
         for locat in ('', 'LocAt')
     ),
 )
+SATELLITE = (
+    DEMO[0],
+    Row('ViT + fixed Gaussian', 'vit_fixed', DEMO[0], trains=False),
+    DEMO[1],
+)
 ATTACH = (
     DEMO[0],
     Row('ViT, 4 more', 'attach/vit', DEMO[0]),
@@ -99,6 +135,10 @@ class Experiment:
         picture: name of the figure of segmentation maps, or None for no figure.
         features: also evaluate the pretrained features: k-NN, in-context segmentation, a figure of
             GAug's Gaussians.
+        repeats: train every model over several seeds.
+        data: what the models are trained on.
+        baseline: add a row for the nearest colour, see ``colour_baseline.py``.
+        median: draw the scenes in the middle of the last model's scores, not the first scenes.
     """
 
     rows: tuple[Row, ...]
@@ -108,6 +148,10 @@ class Experiment:
     summary: str = 'summary'
     picture: str | None = None
     features: bool = False
+    repeats: bool = False
+    data: Data = DIGITS
+    baseline: bool = False
+    median: bool = False
 
     def root(self, smoke: bool) -> Path:
         """The folder of all runs."""
@@ -128,7 +172,16 @@ class Experiment:
 
 EXPERIMENTS = {
     'demo': Experiment(DEMO, 'demo', picture='demo.png', features=True),
-    'ablation': Experiment(ABLATION, 'demo_ablation', features=True),
+    'ablation': Experiment(ABLATION, 'demo_ablation', features=True, repeats=True),
     'families': Experiment(FAMILIES, 'demo_families', SHORT, processes=2),
     'attach': Experiment(ATTACH, 'demo', summary='attach', picture='attach.png'),
+    'satellite': Experiment(
+        *(SATELLITE, 'demo_satellite'),
+        picture='land_cover.png',
+        features=True,
+        repeats=True,
+        data=LAND,
+        baseline=True,
+        median=True,
+    ),
 }

@@ -1,5 +1,6 @@
 """The demo's picture: predictions of each model for some scenes, and what GAug learned."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -17,19 +18,24 @@ from locat_mm.checkpoint import read_state_dict
 __all__ = ['draw']
 
 
-def draw(models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, count: int = 4) -> Path:
+#: Colour of pixels without a label.
+_NO_LABEL = (40, 40, 40)
+
+
+def draw(
+    models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, paths: Sequence[Path]
+) -> Path:
     """Draw validation scenes, their masks and each model's predicted maps.
 
     Args:
         models: name -> (segmentation config, work directory of its training).
-        scenes: folder of the scenes that digit_scenes.py writes.
+        scenes: folder of images and masks.
         out: the picture to write.
-        count: number of scenes; the first ones of the validation split are drawn.
+        paths: the images to draw, of the validation split.
 
     Returns:
         ``out``.
     """
-    paths = sorted((scenes / 'images' / 'validation').glob('*.png'))[:count]
     images = [imread(path, channel_order='rgb') for path in paths]
     masks = [imread(scenes / 'annotations' / 'validation' / p.name, 'unchanged') for p in paths]
     maps, learned = {}, {}
@@ -45,9 +51,11 @@ def draw(models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, count: i
             means = [torch.stack(layer).mean(0) for layer in statistics.values()]
             learned[name] = torch.stack(means).numpy()  # [blocks, 3]
         meta = model.cfg.test_dataloader.dataset.metainfo
-    palette, classes = np.array(meta['palette'], np.uint8), meta['classes']
+    classes = meta['classes']
+    palette = np.full((256, 3), _NO_LABEL, np.uint8)
+    palette[: len(classes)] = meta['palette']
 
-    columns = 2 + len(maps)
+    count, columns = len(paths), 2 + len(maps)
     figure = plt.figure(figsize=(2.3 * columns + 4.2, 2.3 * count + 0.7), layout='constrained')
     left, right = figure.subfigures(1, 2, width_ratios=(2.3 * columns, 4.2))
     grid = left.subplots(count, columns, squeeze=False)
@@ -59,7 +67,10 @@ def draw(models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, count: i
             axis.set_axis_off()
             if i == 0:
                 axis.set_title(title)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=colour / 255) for colour in palette]
+    handles = [
+        plt.Rectangle((0, 0), 1, 1, facecolor=colour / 255, edgecolor='0.5', linewidth=0.5)
+        for colour in palette[: len(classes)]
+    ]
     left.legend(handles, classes, loc='outside lower center', ncols=len(classes), fontsize=8)
     _draw_gaug(right, learned)
     figure.savefig(out, dpi=110)

@@ -12,7 +12,7 @@ from locat_mm.analysis.inspection import Inspector
 from locat_mm.analysis.page import write_page
 from locat_mm.cli.pages import look_at
 
-__all__ = ['median_scene', 'write_demo_page']
+__all__ = ['first_scenes', 'median_scenes', 'write_demo_page']
 
 #: Scenes that the model takes at a time.
 _BATCH = 50
@@ -24,23 +24,38 @@ def write_demo_page(models: dict[str, tuple[Path, Path]], scenes: Path, out: Pat
     Args:
         models: name -> (segmentation config, work directory of its training). The last one
             decides on the scene.
-        scenes: folder of the scenes that digit_scenes.py writes.
+        scenes: folder of images and masks.
         out: the page to write.
 
     Returns:
         ``out``.
     """
-    inspectors = {}
-    for name, (config, work_dir) in models.items():
-        checkpoint = (work_dir / 'last_checkpoint').read_text().strip()
-        inspectors[name] = Inspector(str(config), checkpoint)
-    scene = median_scene(list(inspectors.values())[-1], scenes)
-    subjects = [look_at(inspector, name, [scene]) for name, inspector in inspectors.items()]
+    chosen = median_scenes(list(models.values())[-1], scenes, 1)
+    subjects = [look_at(_inspector(model), name, chosen) for name, model in models.items()]
     return write_page(subjects, out)
 
 
-def median_scene(inspector: Inspector, scenes: Path) -> Path:
-    """The validation scene whose mIoU, over the classes that it or its map has, is the median."""
+def _inspector(model: tuple[Path, Path]) -> Inspector:
+    config, work_dir = model
+    return Inspector(str(config), (work_dir / 'last_checkpoint').read_text().strip())
+
+
+def first_scenes(scenes: Path, count: int) -> list[Path]:
+    """The first validation scenes by name."""
+    return sorted((scenes / 'images' / 'validation').glob('*.png'))[:count]
+
+
+def median_scenes(model: tuple[Path, Path], scenes: Path, count: int) -> list[Path]:
+    """The validation scenes in the middle of a model's scores, the worst of them first.
+
+    The score of a scene is the mIoU over the classes that it or its map has.
+
+    Args:
+        model: segmentation config, and work directory of its training.
+        scenes: folder of images and masks.
+        count: number of scenes.
+    """
+    inspector = _inspector(model)
     paths = sorted((scenes / 'images' / 'validation').glob('*.png'))
     scores = {}
     for start in range(0, len(paths), _BATCH):
@@ -51,7 +66,8 @@ def median_scene(inspector: Inspector, scenes: Path) -> Path:
         for path, result in zip(batch, results, strict=True):
             scores[path] = _mean_iou(result.pred_sem_seg.data[0].cpu(), path, scenes)
     ordered = sorted(paths, key=lambda path: (scores[path], path))
-    return ordered[len(ordered) // 2]
+    first = max(len(ordered) // 2 - (count - 1) // 2, 0)
+    return ordered[first : first + count]
 
 
 def _mean_iou(predicted: torch.Tensor, path: Path, scenes: Path) -> float:

@@ -1,10 +1,16 @@
 """The demo's result table."""
 
+import datetime
+import os
+
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ['average', 'show']
+from locat_mm.helpers import cpu_name
+
+__all__ = ['average', 'collect', 'show']
 
 
 def average(results: list[dict]) -> dict:
@@ -20,10 +26,38 @@ def average(results: list[dict]) -> dict:
     return summary
 
 
+def collect(runs: dict[str, list[dict]], command: str) -> dict:
+    """All results of an experiment, as ``tools/misc/results.py`` reads them.
+
+    Args:
+        runs: name of a model -> its results, seed by seed.
+        command: what was run.
+    """
+    rows = []
+    for name, results in runs.items():
+        row: dict = dict(name=name)
+        if 'params' in results[0]:
+            row['params'] = results[0]['params']
+        row['runs'] = [
+            {key: value for key, value in result.items() if key not in ('name', 'params')}
+            for result in results
+        ]
+        rows.append(row)
+    about = dict(
+        command=command,
+        date=str(datetime.date.today()),
+        device=f'{cpu_name()}, {os.cpu_count()} cores, one thread for each model',
+        torch=torch.__version__,
+    )
+    return dict(about=about, rows=rows)
+
+
 def show(rows: list[dict]) -> None:
-    """Print the table, one row per model."""
+    """Print the table, one row per model. A row may lack values."""
 
     def cell(row: dict, key: str, digits: int) -> str:
+        if key not in row:
+            return '-'
         deviation = row.get(f'{key}_std')
         spread = '' if deviation is None else f' ± {deviation:.{digits}f}'
         return f'{row[key]:.{digits}f}{spread}'
@@ -31,11 +65,12 @@ def show(rows: list[dict]) -> None:
     table = Table()
     table.add_column('model', no_wrap=True)
     quality_of = {'top1': 'top-1 (%)', 'miou': 'mIoU (%)'}
-    if all('knn' in row for row in rows):
+    if any('knn' in row for row in rows):
         quality_of |= {'knn': 'k-NN (%)', 'in_context': 'in-context mIoU (%)'}
     for header in (*quality_of.values(), 'parameters', 'training (s)'):
         table.add_column(header, justify='right', no_wrap=True)
     for row in rows:
         quality = [cell(row, key, 2) for key in quality_of]
-        table.add_row(row['name'], *quality, f'{row["params"]:,}', cell(row, 'seconds', 0))
+        params = f'{row["params"]:,}' if 'params' in row else '-'
+        table.add_row(row['name'], *quality, params, cell(row, 'seconds', 0))
     Console(width=140).print(table)

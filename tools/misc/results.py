@@ -67,7 +67,7 @@ def values_of(row: dict, metric: str) -> np.ndarray:
 
 def metrics_of(summary: dict) -> list[str]:
     runs = [run for row in summary['rows'] for run in row['runs']]
-    return [metric for metric in METRICS if all(metric in run for run in runs)]
+    return [metric for metric in METRICS if any(metric in run for run in runs)]
 
 
 def quality_table(summary: dict) -> list[list[str]]:
@@ -79,17 +79,22 @@ def quality_table(summary: dict) -> list[list[str]]:
     for row in rows:
         cells = [row['name']]
         for metric in metrics:
+            if metric not in row['runs'][0]:
+                cells.append('')
+                continue
             values = values_of(row, metric)
             spread = f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
             cells.append(f'{np.mean(values):.2f}{spread}')
-        cells += [str(len(row['runs'])), f'{row["params"]:,}']
+        cells += [str(len(row['runs'])), f'{row["params"]:,}' if 'params' in row else '']
         table.append(cells + [PAPER.get(row['name'], '')] * has_paper)
     return table
 
 
 def difference_table(summary: dict) -> list[list[str]]:
-    """Differences to the first model, seed by seed: mean and 95 % interval."""
-    metrics, (first, *others) = metrics_of(summary), summary['rows']
+    """Differences to the first model that has all metrics: mean and 95 % interval over seeds."""
+    metrics = metrics_of(summary)
+    whole = [row for row in summary['rows'] if set(metrics) <= set(row['runs'][0])]
+    first, *others = whole
     table = [[f'minus {first["name"]}', *(METRICS[metric] for metric in metrics)]]
     for row in others:
         cells = [row['name']]

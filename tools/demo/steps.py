@@ -1,0 +1,277 @@
+"""The steps of the demo's experiments: data, training, tests. No step is done twice."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from experiments import ROOT, SMOKE, Data, Experiment, Row
+from mmengine.config import Config
+from tuning import write_tuned
+
+from locat_mm.checkpoint import read_state_dict
+
+__all__ = [
+    'digest',
+    'evaluate_features',
+    'features_fingerprint',
+    'fingerprint',
+    'last_checkpoint',
+    'make_data',
+    'prepare_run',
+    'run_command',
+    'run_row',
+    'write_result',
+]
+
+PARTS = ('classify', 'segment')
+#: the parts of mmengine's log lines that state the progress
+PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
+
+
+def run_command(label: str, log: Path, command: list[str]) -> None:
+    """Run a tool. Print one progress line every ten seconds; write the whole output to a log.
+
+    Raises:
+        SystemExit: if the tool fails; the end of its output is printed.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    last_shown = time.monotonic()
+    # One thread each: two models or two processes run at the same time, see main.
+    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+    with (
+        open(log, 'w', encoding='utf-8') as file,
+        subprocess.Popen(
+            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            lines.append(line)
+            found = [' '.join(m.group().split()) for m in PROGRESS.finditer(line)]
+            if found and time.monotonic() - last_shown > 10:
+                last_shown = time.monotonic()
+                print(f'  {label}: {", ".join(found)}', flush=True)
+    if process.returncode:
+        sys.stderr.writelines(lines[-30:])
+        raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
+
+
+def make_data(data: Data) -> None:
+    """Write a data set, unless this version of its converter already wrote it.
+
+    Raises:
+        SystemExit: if the converter fails; it has printed the reason.
+    """
+    converter = ROOT / 'tools' / 'dataset_converters' / f'{data.name}.py'
+    meta = data.folder / 'meta.json'
+    source = hashlib.sha256(converter.read_bytes()).hexdigest()
+    if not meta.exists() or json.loads(meta.read_text())['source'] != source:
+        command = [sys.executable, str(converter), '--out-dir', str(data.folder)]
+        if subprocess.run(command).returncode:
+            raise SystemExit(f'{converter.name} failed')
+
+
+def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
+    """A hash of everything except the seed that a result depends on: configs, data, options."""
+    parts = ('tune', *PARTS) if row.tunes else PARTS
+    configs = [experiment.data.config(f'{row.stem}_{part}') for part in parts]
+    return digest(experiment.data, configs, experiment.options, experiment.processes, smoke)
+
+
+def digest(data: Data, configs: list[Path], *settings: object) -> str:
+    """A hash of configs, data and further settings."""
+    contents = [Config.fromfile(path).to_dict() for path in configs]
+    meta = (data.folder / 'meta.json').read_text()
+    return hashlib.sha256(repr((contents, meta, settings)).encode()).hexdigest()
+
+
+def prepare_run(label: str, work_dir: Path, current: str) -> dict | None:
+    """Create the folder of a run, or empty it if it belongs to another fingerprint.
+
+    Args:
+        label: the run's name, for messages.
+        work_dir: the folder.
+        current: the fingerprint of the run.
+
+    Returns:
+        the result if the run is already done, else None.
+    """
+    fingerprint_file, result_file = work_dir / 'fingerprint', work_dir / 'result.json'
+    if work_dir.exists() and (
+        not fingerprint_file.exists() or fingerprint_file.read_text() != current
+    ):
+        print(f'{label}: configs or data have changed, so it starts again')
+        shutil.rmtree(work_dir)
+    if result_file.exists():
+        print(f'{label}: already done')
+        return json.loads(result_file.read_text())
+    work_dir.mkdir(parents=True, exist_ok=True)
+    fingerprint_file.write_text(current)
+    return None
+
+
+def write_result(work_dir: Path, result: dict) -> dict:
+    """Write the result of a run, which marks it as done; return the result."""
+    (work_dir / 'result.json').write_text(json.dumps(result))
+    return result
+
+
+def feature_configs(row: Row, data: Data) -> list[Path]:
+    """The configs of k-NN and of in-context segmentation."""
+    folder, slash, name = row.stem.rpartition('/')
+    names = (f'{row.stem}_classify', f'{folder}{slash}in_context_{name}')
+    return [data.config(name) for name in names]
+
+
+def features_fingerprint(row: Row, data: Data) -> str:
+    """A hash of what the evaluations of features depend on besides the trained weights."""
+    return digest(data, feature_configs(row, data))
+
+
+def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
+    """Evaluate the pretrained features without further training, unless it is already done.
+
+    Returns:
+        ``knn`` (top-1 of 20 neighbours) and ``in_context`` (mIoU), percent.
+    """
+    work_dir = experiment.work_dir(row, seed, smoke)
+    result_file = work_dir / 'features.json'
+    current = features_fingerprint(row, experiment.data)
+    if result_file.exists():
+        results = json.loads(result_file.read_text())
+        if results.pop('fingerprint', None) == current:  # none: by an older version
+            return results
+    checkpoint = last_checkpoint(experiment.work_dir(row.source, seed, smoke) / 'classify')
+    classifier, in_context = map(str, feature_configs(row, experiment.data))
+    results = {}
+    for name, key, args in (
+        ('knn', 'knn/top1_k20', [classifier, checkpoint, '--k', '20']),
+        ('in_context', 'mIoU', [in_context, checkpoint, '--prefix', 'backbone']),
+    ):
+        part_dir = work_dir / name
+        out = part_dir / 'metrics.json'
+        args += ['--work-dir', str(part_dir), '--out', str(out)]
+        command = experiment.command(f'analysis_tools/{name}', args)
+        run_command(f'{row.name}, seed {seed}, {name}', part_dir / 'test.txt', command)
+        results[name] = round(json.loads(out.read_text())[key], 2)
+    result_file.write_text(json.dumps(dict(results, fingerprint=current)))
+    return results
+
+
+def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
+    """Train one model and its decoder, or continue where an earlier run stopped.
+
+    Returns:
+        ``name``, ``top1`` and ``miou`` (percent), ``params`` (of the backbone) and
+        ``seconds`` (wall time of both trainings).
+    """
+    work_dir = experiment.work_dir(row, seed, smoke)
+    current = fingerprint(row, experiment, smoke)
+    earlier = prepare_run(f'{row.name}, seed {seed}', work_dir, current)
+    if earlier is not None:
+        return earlier
+    metrics, checkpoints = {}, {}
+    for part in PARTS:
+        label = f'{row.name}, seed {seed}, {part}'
+        print(f'{label} ...', flush=True)
+        config = str(experiment.data.config(f'{row.stem}_{part}'))
+        part_dir = work_dir / part
+        chosen = SMOKE if smoke else experiment.options
+        options = [f'randomness.seed={seed}', *chosen.get(part, ())]
+        if part == 'classify' and row.start is not None:
+            start = last_checkpoint(experiment.work_dir(row.start, seed, smoke) / part)
+            options.append(f'model.init_cfg.checkpoint={start}')
+            checkpoints[part] = tune(row, seed, experiment, smoke, start) if row.tunes else start
+        if part == 'segment':
+            options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
+        if part == 'segment' or row.trains:
+            with add_elapsed_time(work_dir / 'seconds'):
+                run_command(
+                    label,
+                    part_dir / 'train.txt',
+                    experiment.command(
+                        'train',
+                        [
+                            *(config, '--work-dir', str(part_dir), '--resume'),
+                            *('--cfg-options', *options),
+                        ],
+                    ),
+                )
+            checkpoints[part] = last_checkpoint(part_dir)
+        out = part_dir / 'metrics.json'
+        run_command(
+            f'{label}, test',
+            part_dir / 'test.txt',
+            experiment.command(
+                'test',
+                [
+                    *(config, checkpoints[part], '--work-dir', str(part_dir / 'test')),
+                    *('--out', str(out), '--out-item', 'metrics'),
+                ],
+            ),
+        )
+        metrics[part] = json.loads(out.read_text())
+    result = dict(
+        name=row.name,
+        top1=round(metrics['classify']['accuracy/top1'], 2),
+        miou=round(metrics['segment']['mIoU'], 2),
+        params=count_parameters(checkpoints['classify']),
+        seconds=round(float((work_dir / 'seconds').read_text()), 1),
+    )
+    return write_result(work_dir, result)
+
+
+def tune(row: Row, seed: int, experiment: Experiment, smoke: bool, start: str) -> str:
+    """Train a few numbers of a trained classifier.
+
+    Args:
+        row, seed, experiment, smoke: as for :func:`run_row`.
+        start: checkpoint of the classifier.
+
+    Returns:
+        the checkpoint of the tuned classifier.
+    """
+    assert row.tunes is not None
+    work_dir = experiment.work_dir(row, seed, smoke)
+    label, folder = f'{row.name}, seed {seed}, tune', work_dir / 'tune'
+    out = work_dir / 'classify' / 'tuned.pth'
+    print(f'{label} ...', flush=True)
+    options = [f'randomness.seed={seed}', f'{row.tunes}={start}', *(SMOKE['tune'] if smoke else ())]
+    args = [str(experiment.data.config(f'{row.stem}_tune')), '--work-dir', str(folder), '--resume']
+    with add_elapsed_time(work_dir / 'seconds'):
+        command = experiment.command('train', [*args, '--cfg-options', *options])
+        run_command(label, folder / 'train.txt', command)
+    write_tuned(start, last_checkpoint(folder), out)
+    (out.parent / 'last_checkpoint').write_text(str(out))
+    return str(out)
+
+
+def last_checkpoint(folder: Path) -> str:
+    return (folder / 'last_checkpoint').read_text().strip()
+
+
+@contextmanager
+def add_elapsed_time(file: Path) -> Iterator[None]:
+    """Add the time spent in the context to the seconds in a file, also after an error."""
+    before = float(file.read_text()) if file.exists() else 0.0
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        file.write_text(str(before + time.monotonic() - start))
+
+
+def count_parameters(checkpoint: str) -> int:
+    """Parameters of the backbone in a checkpoint."""
+    state = read_state_dict(checkpoint)
+    return sum(value.numel() for key, value in state.items() if key.startswith('backbone.'))
