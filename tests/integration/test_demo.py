@@ -136,9 +136,11 @@ def test_dino_table_over_seeds(workplace, monkeypatch, capsys):
             for seed, linear in ((0, 30.0), (1, 34.0)):
                 seeded = [f'randomness.seed={seed}']
                 folder = dino.WORK_DIR / kind / row.stem / f'seed{seed}'
-                trained = dino.digest([dino.config(f'dino/{row.stem}_dino')], [*seeded, *scale])
+                config = dino.DIGITS.config(f'dino/{row.stem}_dino')
+                trained = dino.digest(dino.DIGITS, [config], [*seeded, *scale])
                 write(folder / 'dino', trained, health)
-                evaluated = dino.digest(dino.evaluation_configs(row), seeded, trained)
+                configs = dino.evaluation_configs(row)
+                evaluated = dino.digest(dino.DIGITS, configs, seeded, trained)
                 write(
                     folder / 'evaluation', evaluated, dict(linear=linear, knn=20.0, in_context=10.0)
                 )
@@ -165,7 +167,7 @@ def test_dino_options_fit_the_configs():
         keys = {option.split('=')[0] for option in (*dino.SMOKE, *dino.UNTRAINED)}
         keys -= {'train_dataloader.dataset.indices'}  # mmengine's, not set in the config
         for key in keys:
-            found = Config.fromfile(dino.config(f'dino/{stem}_dino'))
+            found = Config.fromfile(dino.DIGITS.config(f'dino/{stem}_dino'))
             for part in key.split('.'):
                 assert part in found, key
                 found = found[part]

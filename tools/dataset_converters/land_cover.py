@@ -44,8 +44,8 @@ CLASSES = {
 }
 IGBP_CLASSES = 17
 NO_LABEL = 255
-#: Split -> ranges of longitude, degrees east. The gap in the Atlantic keeps Greenland's ice sheet out
-#: of training.
+#: Split -> ranges of longitude, degrees east. The gap in the Atlantic keeps Greenland's ice sheet
+#: out of training.
 SPLITS = {'train': ((-180, -170), (-20, 180)), 'val': ((-170, -30),)}
 #: Degrees north. Nearer to the poles, a map of this kind stretches a degree of longitude too much.
 LATITUDES = (-75, 75)
