@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from experiments import DEMO, DIGITS, ROOT, Row
+from experiments import DEMO, ROOT, Row
 from rich.console import Console
 from rich.table import Table
 from run import (
@@ -43,6 +43,10 @@ QUALITY = {'linear': 'linear (%)', 'knn': 'k-NN (%)', 'in_context': 'in-context 
 HEALTH = ('entropy', 'batch_entropy', 'kl', 'spread')
 
 
+def config(name: str) -> Path:
+    return ROOT / 'configs' / 'demo' / f'{name}.py'
+
+
 def root(smoke: bool) -> Path:
     return WORK_DIR.with_name(f'{WORK_DIR.name}_smoke') if smoke else WORK_DIR
 
@@ -71,7 +75,7 @@ def run_row(row: Row, seed: int, untrained: bool, smoke: bool) -> dict:
 def evaluation_configs(row: Row) -> list[Path]:
     """The configs of linear, k-NN and in-context evaluation."""
     names = (f'linear_{row.stem}_dino', f'dino/{row.stem}_dino', f'in_context_{row.stem}')
-    return [DIGITS.config(name) for name in names]
+    return [config(name) for name in names]
 
 
 def train(row: Row, label: str, folder: Path, options: list[str]) -> dict:
@@ -80,8 +84,8 @@ def train(row: Row, label: str, folder: Path, options: list[str]) -> dict:
     Returns:
         the values of ``HEALTH`` in the last training line of the log.
     """
-    dino = DIGITS.config(f'dino/{row.stem}_dino')
-    earlier = prepare_run(f'{label}, trained', folder, digest(DIGITS, [dino], options))
+    dino = config(f'dino/{row.stem}_dino')
+    earlier = prepare_run(f'{label}, trained', folder, digest([dino], options))
     if earlier is not None:
         return earlier
     run_tool(label, folder, 'train.py', str(dino), '--resume', '--cfg-options', *options)
@@ -108,9 +112,7 @@ def evaluate(row: Row, label: str, work_dir: Path, options: list[str]) -> dict:
     folder = work_dir / 'evaluation'
     linear, knn, in_context = configs = evaluation_configs(row)
     trained_as = (work_dir / 'dino' / 'fingerprint').read_text()
-    earlier = prepare_run(
-        f'{label}, evaluation', folder, digest(DIGITS, configs, options, trained_as)
-    )
+    earlier = prepare_run(f'{label}, evaluation', folder, digest(configs, options, trained_as))
     if earlier is not None:
         return earlier
     teacher = last_checkpoint(work_dir / 'dino')
@@ -154,7 +156,7 @@ def show(table_of: dict[str, list[dict]]) -> None:
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_scale(argparse.ArgumentParser(description=__doc__), argv)
-    make_data(DIGITS)
+    make_data()
     kinds = (False,) if args.smoke else (False, True)
     jobs = [(row, seed, kind) for kind in kinds for seed in range(args.seeds) for row in DEMO]
     with ThreadPoolExecutor(max_workers=2) as pool:  # one model does not use two cores

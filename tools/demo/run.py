@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from colour_baseline import colour_baseline
-from experiments import EXPERIMENTS, ROOT, SMOKE, Data, Experiment, Row
+from experiments import DIGITS, EXPERIMENTS, ROOT, SMOKE, Data, Experiment, Row
 from figure import draw
 from mmengine.config import Config
 from page import first_scenes, median_scenes, write_demo_page
@@ -67,7 +67,7 @@ def run_command(label: str, log: Path, command: list[str]) -> None:
         raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
-def make_data(data: Data) -> None:
+def make_data(data: Data = DIGITS) -> None:
     """Write a data set, unless this version of its converter already wrote it.
 
     Raises:
@@ -85,10 +85,11 @@ def make_data(data: Data) -> None:
 def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
     """A hash of everything except the seed that a result depends on: configs, data, options."""
     configs = [experiment.data.config(f'{row.stem}_{part}') for part in PARTS]
-    return digest(experiment.data, configs, experiment.options, experiment.processes, smoke)
+    settings = (experiment.options, experiment.processes, smoke)
+    return digest(configs, *settings, data=experiment.data)
 
 
-def digest(data: Data, configs: list[Path], *settings: object) -> str:
+def digest(configs: list[Path], *settings: object, data: Data = DIGITS) -> str:
     """A hash of configs, data and further settings."""
     contents = [Config.fromfile(path).to_dict() for path in configs]
     meta = (data.folder / 'meta.json').read_text()
@@ -133,9 +134,9 @@ def feature_configs(row: Row, data: Data) -> list[Path]:
     return [data.config(name) for name in names]
 
 
-def features_fingerprint(row: Row, data: Data) -> str:
+def features_fingerprint(row: Row, data: Data = DIGITS) -> str:
     """A hash of what the evaluations of features depend on besides the trained weights."""
-    return digest(data, feature_configs(row, data))
+    return digest(feature_configs(row, data), data=data)
 
 
 def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
