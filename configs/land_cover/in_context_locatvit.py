@@ -15,12 +15,10 @@ model = dict(
     num_classes=7,
 )
 # A bank of training scenes; nothing is trained.
-test_dataloader = dict(batch_size=16)
 test_cfg = dict(
     type='locat_mm.InContextTestLoop',
     bank_dataloader=dict(
         _base_.test_dataloader,
-        batch_size=16,
         dataset=dict(
             _base_.test_dataloader.dataset,
             data_prefix=_base_.train_dataloader.dataset.data_prefix,

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import run
+import steps
 
 from tests.support import ROOT
 from tests.support.fake_earth import fake_earth
@@ -14,26 +16,15 @@ from tests.support.shipped import build_on_meta, load
 from tests.support.workplace import Workplace
 
 
-@pytest.fixture
-def demo(monkeypatch):
-    """tools/demo, importable as its scripts import each other."""
-    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'demo'))
-    import run
-
-    return run
-
-
-def test_from_data_to_table_and_picture(demo, tmp_path, monkeypatch, capsys):
+def test_from_data_to_table_and_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     convert = runpy.run_path(str(ROOT / 'tools/dataset_converters/land_cover.py'))['main']
     files = fake_earth(tmp_path)
     convert(['--image', str(files['image']), '--labels', str(files['labels'])])
-    import steps
-
     # One of three models, to save time; test_builds builds the others.
-    experiment = demo.EXPERIMENTS['satellite']
+    experiment = run.EXPERIMENTS['satellite']
     chosen = replace(experiment, rows=experiment.rows[-1:])
-    monkeypatch.setitem(demo.EXPERIMENTS, 'satellite', chosen)
+    monkeypatch.setitem(run.EXPERIMENTS, 'satellite', chosen)
     place = Workplace(tmp_path)
     started: list[str] = []
 
@@ -43,7 +34,7 @@ def test_from_data_to_table_and_picture(demo, tmp_path, monkeypatch, capsys):
         assert place.start(*command[1:], log=log).wait(LIMIT) == 0, log.read_text()[-3000:]
 
     monkeypatch.setattr(steps, 'run_command', run_command)
-    demo.main(['--satellite', '--smoke', '--seeds', '1'])
+    run.main(['--satellite', '--smoke', '--seeds', '1'])
     printed = capsys.readouterr().out
     out = Path('work_dirs/demo_satellite_smoke')
     rows = json.loads((out / 'summary.json').read_text())
@@ -55,22 +46,20 @@ def test_from_data_to_table_and_picture(demo, tmp_path, monkeypatch, capsys):
         assert (out / name).stat().st_size > 10_000, name
     assert len(started) == 6
 
-    monkeypatch.setattr(demo, 'draw', lambda *args: None)
-    monkeypatch.setattr(demo, 'draw_gaussians_of', lambda *args: None)
-    monkeypatch.setattr(demo, 'write_demo_page', lambda *args: None)
-    monkeypatch.setattr(demo, 'median_scenes', lambda *args: None)
-    demo.main(['--satellite', '--smoke', '--seeds', '1'])
+    monkeypatch.setattr(run, 'draw', lambda *args: None)
+    monkeypatch.setattr(run, 'draw_gaussians_of', lambda *args: None)
+    monkeypatch.setattr(run, 'write_demo_page', lambda *args: None)
+    monkeypatch.setattr(run, 'median_scenes', lambda *args: None)
+    run.main(['--satellite', '--smoke', '--seeds', '1'])
     assert len(started) == 6  # a second call finds all of it
 
 
-def test_the_demo_of_digits_keeps_its_place(demo):
-    experiments = demo.EXPERIMENTS
+def test_the_demo_of_digits_keeps_its_place():
+    experiments = run.EXPERIMENTS
     assert {name: e.data.name for name, e in experiments.items() if name != 'satellite'} == {
         name: 'digit_scenes' for name in ('demo', 'ablation', 'families', 'attach')
     }
     row = experiments['ablation'].rows[1]
-    import steps
-
     assert steps.feature_configs(row, experiments['ablation'].data) == [
         ROOT / 'configs/demo/ablation/vit_gaug_classify.py',
         ROOT / 'configs/demo/ablation/in_context_vit_gaug.py',
