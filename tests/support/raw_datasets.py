@@ -87,9 +87,7 @@ def vaihingen(raw: Path) -> list[str]:
         images[f'top/{name}.tif'] = encoded(photo(96, 96, seed), 'TIFF')
         labels[f'{name}_noBoundary.tif'] = encoded(stripes(ISPRS, 96, 96), 'TIFF')
     write_zip(raw / 'ISPRS_semantic_labeling_Vaihingen.zip', images)
-    write_zip(
-        raw / 'ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE.zip', labels
-    )
+    write_zip(raw / 'ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE.zip', labels)
     return [str(raw), '--clip_size', '64', '--stride_size', '32']
 
 
