@@ -1,4 +1,4 @@
-"""configs/satellite and configs/medical: complete, on mmseg's own data, and run on converted data."""
+"""configs/satellite and configs/medical: complete, on mmseg's own data, run on converted data."""
 
 import json
 import runpy
@@ -216,6 +216,11 @@ def test_the_tools_from_the_download_to_the_table(tmp_path, monkeypatch, tools, 
     arguments = ['mine.py', 'run/iter_1.pth', '--work-dir', 'run']
     tools['test']([*arguments, '--out', 'metrics.json', '--out-item', 'metrics'])
     assert 0 <= json.loads(Path('metrics.json').read_text())['mDice'] <= 100
+    # As downloaded, not converted: mmseg's pipelines do not check values.
+    mask = Path('data/DRIVE/annotations/training/21_manual1.png')
+    Image.fromarray(np.array(Image.open(mask)) * np.uint8(128)).save(mask)
+    assert tools['check'](['mine.py', '--num-workers', '0', '--splits', 'train'])
+    assert 'value 128 is outside the 2 classes' in capsys.readouterr().out
     # Today's test.zip has no 1st_manual.
     for mask in Path('data/DRIVE/annotations/validation').iterdir():
         mask.unlink()
