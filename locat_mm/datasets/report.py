@@ -146,7 +146,6 @@ class Report:
         for batch in loader:
             for found in batch:
                 self._add(split, found, counts, sizes, ignore_index)
-                self._check_values(split, found, classes, ignore_index)
             progress.update(len(batch))
         print(file=sys.stderr)
         counts.pop(ignore_index, None)
@@ -188,18 +187,6 @@ class Report:
             if pixels.sum() == pixels[ignore_index]:
                 self.notes['mask without a label'].append(f'{split}: {found["name"]}')
         counts.update(found.get('labels', ()))
-
-    def _check_values(self, split: str, found: dict, classes: Any, ignore_index: int) -> None:
-        """A value without a class fails in the loss, on a GPU as an assertion without a name."""
-        if 'pixels' not in found or not classes:
-            return
-        values = [int(value) for value in np.flatnonzero(found['pixels'])]
-        nameless = [v for v in values if v >= len(classes) and v != ignore_index]
-        if nameless:
-            self.problems['class out of range'].append(
-                f'{split}: {found["mask"]}: value {nameless[-1]} is outside the {len(classes)} '
-                'classes'
-            )
 
     def show(self) -> None:
         for split, summary in self.splits.items():

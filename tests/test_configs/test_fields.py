@@ -145,15 +145,6 @@ def test_dice_is_of_the_foreground(data):
 RUNS = list(zip(FIELDS, [(m, h) for m in MODELS for h in HEADS] * 2, strict=False))
 
 
-@pytest.fixture
-def one_thread():
-    """More threads only wait for each other on tensors as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope='module')
 def tools(root):
     """``main`` of these tools."""
@@ -164,7 +155,10 @@ def tools(root):
 def small(name: str) -> Config:
     """A leaf at a width of a few channels, with crops of 64 pixels of images of 96."""
     model, size, head, data = LEAVES[name]
-    cfg = load(name, shrink(leaf(model, size, f'{head}ade20k')))
+    return at_small_size(load(name, shrink(leaf(model, size, f'{head}ade20k'))))
+
+
+def at_small_size(cfg: Config) -> Config:
     for _, part in walk(cfg):
         for key, side in dict(scale=96, crop_size=64, size=64, stride=42).items():
             if isinstance(part.get(key), tuple):
@@ -216,11 +210,11 @@ def test_the_tools_from_the_download_to_the_table(tmp_path, monkeypatch, tools, 
     arguments = ['mine.py', 'run/iter_1.pth', '--work-dir', 'run']
     tools['test']([*arguments, '--out', 'metrics.json', '--out-item', 'metrics'])
     assert 0 <= json.loads(Path('metrics.json').read_text())['mDice'] <= 100
-    # As downloaded, not converted: mmseg's pipelines do not check values.
+    # As downloaded, not converted.
     mask = Path('data/DRIVE/annotations/training/21_manual1.png')
     Image.fromarray(np.array(Image.open(mask)) * np.uint8(128)).save(mask)
     assert tools['check'](['mine.py', '--num-workers', '0', '--splits', 'train'])
-    assert 'value 128 is outside the 2 classes' in capsys.readouterr().out
+    assert '21_manual1.png: class 128 is outside the 2 classes' in capsys.readouterr().out
     # Today's test.zip has no 1st_manual.
     for mask in Path('data/DRIVE/annotations/validation').iterdir():
         mask.unlink()

@@ -14,11 +14,13 @@ from mmseg.registry import MODELS
 from mmseg.registry import TRANSFORMS as MMSEG_TRANSFORMS
 
 from locat_mm.config import load_config
+from locat_mm.engine import build_runner
 from tests.support import ROOT
-from tests.support.raw_datasets import RAW, convert
+from tests.support.raw_datasets import RAW, convert, encoded, photo, vessels
+from tests.support.shipped import shrink
 from tests.test_docs import BLOCK
 
-from .test_fields import FIELDS
+from .test_fields import FIELDS, at_small_size
 
 #: Options that make the tiles of the miniatures smaller.
 SIZES = r' --(?:clip_size|patch_width) .*'
@@ -52,7 +54,7 @@ def test_every_leaf_in_a_command_belongs_to_its_data_set():
         for line in commands(folder):
             leaf = re.search(r'configs/(\w+)/(\w+)\.py', line)
             checkpoint = re.search(r'work_dirs/(\w+)/iter_(\d+)\.pth', line)
-            if checkpoint:
+            if checkpoint and leaf:
                 cfg = load_config(str(ROOT / leaf[0]))
                 assert leaf[1] == folder and checkpoint[1] == leaf[2]
                 assert int(checkpoint[2]) == cfg.train_cfg.max_iters
@@ -94,7 +96,7 @@ def test_the_limit_of_a_patch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     convert('drive', tmp_path / 'raw', monkeypatch)
     capsys.readouterr()
-    (block,) = blocks('medical', 'python')
+    block, _ = blocks('medical', 'python')
     exec(block, {})
     limits = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
     assert len(limits) == 3 and 100 >= limits[0] > limits[1] > limits[2] > 0
@@ -112,3 +114,28 @@ def test_another_crop_by_options(root):
     assert model.test_cfg.stride == (149, 149)
     step = cfg.train_dataloader.dataset.dataset.pipeline[3]
     assert MMSEG_TRANSFORMS.build(step).crop_size == (224, 224)
+
+
+def test_own_fundus_images(tmp_path, monkeypatch, root, one_thread):
+    monkeypatch.chdir(tmp_path)
+    for seed, split in enumerate(('training', 'training', 'validation')):
+        for kind, pixels in (('images', photo(80, 90, seed)), ('masks', vessels(80, 90))):
+            file = Path('data/fundus') / kind / split / f'{seed}.png'
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(encoded(pixels, 'PNG'))
+    _, block = blocks('medical', 'python')
+    Path('fundus.py').write_text(block)
+    for line in commands('medical'):
+        if 'colour_masks.py' in line or 'check_dataset.py fundus.py' in line:
+            words = shlex.split(line)
+            assert not runpy.run_path(str(root / words[1]))['main'](words[2:])
+    overrides = shrink('locat/locatvit_tiny_upernet_ade20k.py')
+    cfg = load_config('fundus.py', overrides, 'run')
+    for loader in (cfg.train_dataloader.dataset.dataset, cfg.test_dataloader.dataset):
+        scales = [step.scale for step in loader.pipeline if 'Resize' in step.type]
+        assert scales == [(2048, 2048)]
+    cfg = at_small_size(cfg)
+    cfg.default_hooks.checkpoint = cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    runner = build_runner(cfg)
+    runner.train()
+    assert 0 <= runner.test()['mDice'] <= 100
