@@ -41,12 +41,17 @@ IMAGENET_MEAN, IMAGENET_STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 
 #: Built by tests/test_configs/test_foundation.py.
 FOUNDATION = [name for name in CONFIGS if name.startswith('foundation/')]
+#: Built by tests/test_configs/test_fields.py.
+FIELDS = [name for name in CONFIGS if name.startswith(('satellite/', 'medical/'))]
 #: Built by tests/test_evaluation and tests/test_dino.
 EVALUATED = [name for name in CONFIGS if re.search(r'(^|/)(dino/|in_context|linear_eval)', name)]
 
 #: Top-level keys beside the Runner's arguments. A base exports nothing else.
 KEYS = {'dataset_source', 'dataset_type', 'data_root', 'num_classes', 'crop_size', 'metainfo'}
 KEYS |= {'train_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model'}
+#: Variables of mmseg's data sets.
+KEYS |= {'img_ratios', 'img_scale', 'val_pipeline'}
+KEYS |= {'train_img_scale', 'val_img_scale', 'test_img_scale'}
 KEYS |= {'log_level', 'log_processor', 'auto_scale_lr', 'runner_type', 'strategy'}
 
 #: Values that change neither a module nor a width, except the width of the last layer.
@@ -66,7 +71,7 @@ def without(settings, keys: set[str]):
 
 def test_the_grid_is_complete():
     others = {name for name in CONFIGS if re.search('^(demo|land_cover)/|_fsdp.py$', name)}
-    others |= set(EVALUATED) | set(FOUNDATION)
+    others |= set(EVALUATED) | set(FOUNDATION) | set(FIELDS)
     assert GRID == set(CONFIGS) - others
     assert len(GRID) == 5 * 2 * 3 * 6 + len(ABLATION) * 2 * 2
 
@@ -93,7 +98,7 @@ def check_pipeline(steps: list) -> None:
 @pytest.mark.parametrize(
     'name',
     sorted(
-        set(CONFIGS) - set(EVALUATED) - set(FOUNDATION),
+        set(CONFIGS) - set(EVALUATED) - set(FOUNDATION) - set(FIELDS),
         key=lambda name: ('_tiny_' not in name, name),
     ),
 )

@@ -1,0 +1,8 @@
+_base_ = ['./locatswin_tiny_refuge.py']
+
+model = dict(
+    backbone=dict(
+        arch='base', init_cfg=dict(checkpoint='work_dirs/locatswin_base_imagenet/epoch_300.pth')
+    ),
+    decode_head=dict(in_channels=1024),
+)

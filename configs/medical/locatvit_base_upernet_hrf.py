@@ -1,0 +1,8 @@
+_base_ = ['./locatvit_tiny_upernet_hrf.py']
+
+model = dict(
+    backbone=dict(arch='base', init_cfg=dict(checkpoint='hf-hub:sinahmr/locatvit_base')),
+    neck=dict(embed_dim=768),
+    decode_head=dict(in_channels=[768, 768, 768, 768]),
+    auxiliary_head=dict(in_channels=768),
+)

@@ -1,0 +1,38 @@
+_base_ = [
+    '../_base_/models/linear_decoder.py',
+    __import__('locat_mm').config_path('mmseg::_base_/datasets/chase_db1.py'),
+    '../_base_/schedules/decode_20k.py',
+    '../_base_/runtime_segment.py',
+]
+dataset_source = 'CHASE_DB1: docs/medical.md says where it is and how to convert it.'
+
+model = dict(
+    data_preprocessor=dict(size=(128, 128)),
+    backbone=dict(
+        type='locat_mm.LocAtViT',
+        arch='tiny',
+        init_cfg=dict(checkpoint='hf-hub:sinahmr/locatvit_tiny'),
+    ),
+    decode_head=dict(
+        in_channels=192,
+        num_classes=2,
+        loss_decode=[
+            dict(type='CrossEntropyLoss', loss_name='loss_ce', loss_weight=1.0),
+            # ignore_index=0: of the foreground alone. Background would outweigh it.
+            dict(
+                type='DiceLoss',
+                loss_name='loss_dice',
+                use_sigmoid=False,
+                ignore_index=0,
+                loss_weight=3.0,
+            ),
+        ],
+    ),
+    test_cfg=dict(mode='slide', crop_size=(128, 128), stride=(85, 85)),
+)
+# 40k iterations, 4 GPUs × 4 images
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].total_steps = 40000
+train_cfg = dict(max_iters=40000, val_interval=4000)
+auto_scale_lr = dict(base_batch_size=16)
+default_hooks = dict(checkpoint=dict(interval=4000))

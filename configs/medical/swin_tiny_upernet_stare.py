@@ -1,0 +1,7 @@
+_base_ = ['./locatswin_tiny_upernet_stare.py']
+
+model = dict(
+    backbone=dict(
+        gaug=False, init_cfg=dict(checkpoint='work_dirs/swin_tiny_imagenet/epoch_300.pth')
+    ),
+)

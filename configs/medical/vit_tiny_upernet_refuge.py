@@ -1,0 +1,7 @@
+_base_ = ['./locatvit_tiny_upernet_refuge.py']
+
+model = dict(
+    backbone=dict(
+        gaug=False, init_cfg=dict(checkpoint='work_dirs/vit_tiny_imagenet/epoch_300.pth')
+    ),
+)

@@ -1,0 +1,6 @@
+_base_ = ['./locatvit_tiny_isaid.py']
+
+model = dict(
+    backbone=dict(arch='base', init_cfg=dict(checkpoint='hf-hub:sinahmr/locatvit_base')),
+    decode_head=dict(in_channels=768),
+)
