@@ -1,6 +1,7 @@
 """Masks in the formats of rasters and volumes, in the place of their images."""
 
 import gzip
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,9 @@ def write_geotiff(
         if points and raster.transform.is_identity:
             where = dict(gcps=points, crs=points_crs)
     height, width = mask.shape
-    with write_beside(path) as beside:
+    with write_beside(path) as beside, warnings.catch_warnings():
+        # An image without a place, such as a PNG, has a mask without one.
+        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
         with rasterio.open(
             beside,
             'w',

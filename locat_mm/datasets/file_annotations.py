@@ -15,6 +15,8 @@ NODATA = 'nodata'
 EMPTY = 'image without data'
 #: Labels that mmseg's ``uint8`` masks can hold.
 _HIGHEST = 255
+#: Largest distance from a whole number, of labels that a file stores by a scale and an offset.
+_ROUNDING = 1e-3
 
 
 class FileAnnotations(LoadAnnotations):
@@ -54,7 +56,7 @@ class FileAnnotations(LoadAnnotations):
         _check_values(path, known)
         labels = np.full(shape, self.ignore_index, np.uint8)
         where = slice(None) if unlabelled is None else ~unlabelled
-        labels[where] = self._convert(known.astype(np.uint8), results)
+        labels[where] = self._convert(np.rint(known).astype(np.uint8), results)
         nodata = results.get(NODATA)
         if nodata is not None:
             labels[nodata] = self.ignore_index
@@ -82,7 +84,7 @@ class FileAnnotations(LoadAnnotations):
 def _check_values(path: str, labels: np.ndarray) -> None:
     if not labels.size:
         return
-    if labels.dtype.kind == 'f' and not (labels == np.round(labels)).all():
+    if labels.dtype.kind == 'f' and not (np.abs(labels - np.rint(labels)) < _ROUNDING).all():
         raise BadSampleError(
             f'{path}: a mask holds whole numbers, and this one holds fractions or NaN',
             'mask values',
@@ -90,7 +92,7 @@ def _check_values(path: str, labels: np.ndarray) -> None:
     low, high = labels.min(), labels.max()
     if low < 0 or high > _HIGHEST:
         raise BadSampleError(
-            f'{path}: the labels are from {low} to {high}, and mmseg takes 0 to {_HIGHEST}',
+            f'{path}: the labels are from {low:g} to {high:g}, and mmseg takes 0 to {_HIGHEST}',
             'mask values',
         )
 

@@ -42,12 +42,11 @@ class GeoReference:
         if self.transform.is_identity or other.transform.is_identity:
             return None
         columns, rows = self.size
-        inverse = ~self.transform
-        for corner in ((0, 0), (columns, 0), (0, rows), (columns, rows)):
-            column, row = inverse * (other.transform * corner)
-            if max(abs(column - corner[0]), abs(row - corner[1])) > _TOLERANCE:
-                shown = [tuple(round(v, 6) for v in one.transform[:6]) for one in (other, self)]
-                return f'transform {shown[0]} instead of {shown[1]}'
+        corners = np.array([(0, columns, 0, columns), (0, 0, rows, rows), (1, 1, 1, 1)])
+        own, given = (np.array(one).reshape(3, 3) for one in (~self.transform, other.transform))
+        if np.abs((own @ given @ corners) - corners).max() > _TOLERANCE:
+            shown = [tuple(round(v, 6) for v in one.transform[:6]) for one in (other, self)]
+            return f'transform {shown[0]} instead of {shown[1]}'
         return None
 
 
