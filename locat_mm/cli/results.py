@@ -127,7 +127,10 @@ class ResultWriter:
             if nodata is not None:
                 values[nodata] = 255
             drawn = Image.fromarray(values)
-            drawn.putpalette(np.asarray(self.palette, np.uint8).tobytes())
+            palette = np.asarray(self.palette, np.uint8)
+            if nodata is not None:  # Pillow stores as many bits as the colours need
+                palette = np.pad(palette, ((0, 256 - len(palette)), (0, 0)), constant_values=255)
+            drawn.putpalette(palette.tobytes())
         else:
             drawn = Image.fromarray(self.as_values(mask, nodata))
         _save(drawn, path, 'PNG')

@@ -8,7 +8,6 @@ import re
 import runpy
 import shlex
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -59,7 +58,8 @@ def place(tmp_path_factory):
 def run(line: str, patch) -> str:
     words = shlex.split(line)
     if words[1] == 'draw_example.py':
-        return subprocess.run([sys.executable, words[1]], check=True, text=True).stdout
+        runpy.run_path(words[1])
+        return ''
     if words[1] == 'tools/train.py':
         words += OPTIONS
     if words[1] == 'tools/misc/check_dataset.py':
@@ -172,15 +172,14 @@ def test_broken_tiles_are_listed(broken, capsys):
         'NaN': ['0.tif'],
         'damaged': ['1.tif'],
     }
-    with pytest.raises(ValueError, match=r'\d.tif'):
-        main('train.py')(['infrared.py', '--cfg-options', *OPTIONS])
-    skip = 'default_hooks.data_guard.on_error=skip'
-    shutil.copy(train / '0.tif', train / '4.tif')
+    # Training can go on without them; a validation cannot.
     rewrite(masks / '2.tif', crs='EPSG:32633')
-    short = ['train_cfg.max_iters=6', 'train_cfg.val_interval=9', skip]
-    main('train.py')(['infrared.py', '--work-dir', 'skipped', '--cfg-options', *OPTIONS, *short])
+    skip = ['default_hooks.data_guard.on_error=skip', 'train_cfg.max_iters=3']
+    arguments = ['infrared.py', '--work-dir', 'skipped', '--cfg-options', *OPTIONS, *skip]
+    with pytest.raises(ValueError, match='val/0.tif|masks/val'):
+        main('train.py')([*arguments, 'train_cfg.val_interval=3'])
     skipped = (broken / 'skipped/skipped_samples.txt').read_text()
-    assert '0.tif' in skipped and '1.tif' in skipped and '2.tif' not in skipped
+    assert 'is missing' in skipped and 'is empty' in skipped and '/2.tif' not in skipped
 
 
 def test_broken_tiles_do_not_stop_predictions(broken, capsys):
@@ -190,7 +189,7 @@ def test_broken_tiles_do_not_stop_predictions(broken, capsys):
     shutil.copy(broken / 'data/tiles/images/train/0.tif', folder / '2.tif')
     arguments = [str(folder), '--config', 'tiles.py', '--checkpoint', 'work_dirs/tiles/iter_2.pth']
     assert main('infer.py')([*arguments, '--out', 'some', '--window', '32']) == 3
-    said = [line for line in capsys.readouterr().err.splitlines() if 'FAILED' in line]
+    said = [line for line in capsys.readouterr().err.splitlines() if 'FAILED: ' in line]
     assert len(said) == 2 and '0.tif is empty' in said[0] and '1.tif' in said[1]
     assert (broken / 'some/masks/2.tif').is_file() and not (broken / 'some/masks/0.tif').exists()
 
@@ -198,13 +197,12 @@ def test_broken_tiles_do_not_stop_predictions(broken, capsys):
 def test_broken_volumes_are_listed(broken):
     folder = broken / 'data/volumes'
     labels = nibabel.load(folder / 'masks/train/0.nii.gz')
-    cut = nibabel.Nifti1Image(np.asarray(labels.dataobj)[:-1], labels.affine)
+    voxels = np.array(labels.dataobj)
+    cut = nibabel.Nifti1Image(voxels[:-1], labels.affine)
     nibabel.save(cut, folder / 'masks/train/0.nii.gz')
     moved = np.diag([0.8, 0.8, 3.0, 1.0])
     moved[0, 3] = 1
-    nibabel.save(
-        nibabel.Nifti1Image(np.asarray(labels.dataobj), moved), folder / 'masks/val/0.nii.gz'
-    )
+    nibabel.save(nibabel.Nifti1Image(voxels, moved), folder / 'masks/val/0.nii.gz')
     assert problems('ct.py') == {
         'mask of another size': ['0.nii.gz'] * 3,
         'mask of another place': ['0.nii.gz'] * 3,
