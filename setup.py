@@ -92,6 +92,8 @@ setup(
         ],
         'deploy': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'app': ['gradio>=6'],
+        'satellite': ['rasterio>=1.3'],
+        'medical': ['nibabel>=5'],
         'demo': ['scikit-learn', 'matplotlib', 'tqdm'],
     },
 )

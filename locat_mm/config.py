@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from .helpers import doing
 
-__all__ = ['check_keys', 'config_path', 'load_config', 'walk']
+__all__ = ['check_keys', 'config_path', 'image_channels', 'load_config', 'walk']
 
 
 @doing('reading the config')
@@ -80,6 +80,22 @@ def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:
         return
     for name, child in children:
         yield from walk(child, f'{key}.{name}' if key else str(name))
+
+
+def image_channels(model: dict) -> int:
+    """Channels of the images that a model takes: ``in_channels`` of its backbone, by default 3.
+
+    Args:
+        model: config of a model. Its backbone may be inside wrappers such as ``locat_mm.LocAt``,
+            and may be one of timm (``in_chans``).
+    """
+    part = model.get('backbone')
+    while isinstance(part, dict):
+        for name in ('in_channels', 'in_chans'):
+            if isinstance(part.get(name), int):
+                return part[name]
+        part = part.get('backbone')
+    return 3
 
 
 def config_path(name: str) -> str:

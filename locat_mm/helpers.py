@@ -4,13 +4,22 @@ import platform
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
-__all__ = ['add_note', 'check_choice', 'cpu_name', 'doing', 'innermost', 'listed']
+__all__ = [
+    'add_note',
+    'check_choice',
+    'cpu_name',
+    'doing',
+    'import_optional',
+    'innermost',
+    'listed',
+]
 
 
 @contextmanager
@@ -57,3 +66,26 @@ def listed(names: list[str], most: int = 8) -> str:
     """The first ``most`` names, and how many more there are."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more
+
+
+def import_optional(package: str, extra: str, purpose: str) -> Any:
+    """Import a package that only some users need.
+
+    Args:
+        package: to import.
+        extra: of ``setup.py`` that installs it.
+        purpose: what it is needed for, as the beginning of the message.
+
+    Raises:
+        ModuleNotFoundError: if it is not installed, with the command that installs it.
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise ModuleNotFoundError(
+            f'{purpose} needs {package}, which is not installed: pip install {package} (or, in a '
+            f"clone of locat_mm, pip install '.[{extra}]')",
+            name=package,
+        ) from None

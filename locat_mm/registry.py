@@ -9,6 +9,7 @@ scope once ``locat_mm`` is imported (``custom_imports=dict(imports=['locat_mm'])
 from collections.abc import Callable
 from typing import TypeVar
 
+from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import HOOKS as ROOT_HOOKS
 from mmengine.registry import LOOPS as ROOT_LOOPS
 from mmengine.registry import METRICS as ROOT_METRICS
@@ -19,6 +20,7 @@ from mmengine.registry import TRANSFORMS as ROOT_TRANSFORMS
 from mmengine.registry import Registry
 
 __all__ = [
+    'DATASETS',
     'HOOKS',
     'LOOPS',
     'METRICS',
@@ -29,6 +31,9 @@ __all__ = [
     'register',
 ]
 
+DATASETS = Registry(
+    'dataset', parent=ROOT_DATASETS, scope='locat_mm', locations=['locat_mm.datasets']
+)
 HOOKS = Registry('hook', parent=ROOT_HOOKS, scope='locat_mm', locations=['locat_mm.engine'])
 LOOPS = Registry('loop', parent=ROOT_LOOPS, scope='locat_mm', locations=['locat_mm.evaluation'])
 METRICS = Registry(

@@ -2,7 +2,8 @@
 
 The config decides which (default_scope). In OUT:
   segmentation    masks/NAME.png (the values are classes, with a palette), overlays/NAME.jpg,
-                  legend.png
+                  legend.png; of a GeoTIFF also masks/NAME.tif with its georeference, of a NIfTI
+                  volume masks/NAME.nii.gz alone (docs/channels.md)
   classification  predictions.csv and predictions.json
 NAME is the path below the folder that is given. Exit status: 0 if all pictures were done, 3 if
 some could not be read (one line each; the others are done), 1 after an error, 2 for wrong
@@ -21,8 +22,10 @@ from locat_mm.checkpoint import write_beside
 from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
 from locat_mm.cli.class_names import read_class_names
 from locat_mm.cli.inference import Classifier, Segmentor
-from locat_mm.cli.pictures import Picture, ResultWriter, find_pictures, for_each_picture
+from locat_mm.cli.pictures import Picture, find_pictures, for_each_picture
+from locat_mm.cli.rasters import segment_file, suffixes_of
 from locat_mm.cli.reporting import reports_errors
+from locat_mm.cli.results import ResultWriter
 from locat_mm.config import load_config
 
 #: Exit status if some pictures could not be done.
@@ -85,11 +88,19 @@ def segment(args: argparse.Namespace, cfg, pictures: list[Picture]) -> list[str]
         trust_checkpoint=args.trust_checkpoint,
     )
     writer = ResultWriter(args.out, model.names, model.palette, args.opacity)
-    failed = for_each_picture(
-        pictures,
-        lambda picture, image: writer.write(picture, image, model(image)),
-        'segmentation',
-    )
+    if model.reader is None:
+        failed = for_each_picture(
+            pictures,
+            lambda picture, image: writer.write(picture, image, model(image)),
+            'segmentation',
+        )
+    else:
+        failed = for_each_picture(
+            pictures,
+            lambda picture, samples: segment_file(model, writer, picture, samples),
+            'segmentation',
+            model.reader,
+        )
     if model.is_split:
         print(f'Large pictures were split into windows of {model.window} pixels (see --window).')
     return failed
@@ -142,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
             f'{args.config} has default_scope={scope!r}: this tool runs segmentors (mmseg) and '
             'classifiers (mmpretrain)'
         )
-    pictures = find_pictures(args.images, [args.out])
+    pictures = find_pictures(args.images, [args.out], suffixes_of(cfg))
     failed = (segment if scope == 'mmseg' else classify)(args, cfg, pictures)
     print(f'{len(pictures) - len(failed)} of {len(pictures)} pictures done: {args.out}')
     if failed:

@@ -24,13 +24,9 @@ from locat_mm.checkpoint import trust_checkpoints, write_beside
 from locat_mm.cli.arguments import add_cfg_options, add_trust_checkpoint
 from locat_mm.cli.examples import check_mask, find_masks, read_examples, read_mask
 from locat_mm.cli.in_context import ExampleSegmentor, Scores, config_backbone, timm_backbone
-from locat_mm.cli.pictures import (
-    Picture,
-    ResultWriter,
-    find_pictures,
-    for_each_picture,
-)
+from locat_mm.cli.pictures import Picture, find_pictures, for_each_picture
 from locat_mm.cli.reporting import reports_errors
+from locat_mm.cli.results import ResultWriter
 from locat_mm.config import load_config
 from locat_mm.layers.gaussian_augment import STARTS
 

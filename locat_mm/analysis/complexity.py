@@ -7,6 +7,7 @@ from mmengine.config import Config
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..config import image_channels
 from ..models.building import build_model
 
 __all__ = ['METHOD', 'Complexity', 'Cost', 'input_size', 'measure_complexity']
@@ -60,12 +61,11 @@ def measure_complexity(cfg: Config, image_size: tuple[int, int] | None = None) -
     # Built on the CPU, because the constructors of many backbones read values of tensors.
     model = build_model(cfg).to('meta').eval()
     rows, columns = image_size or input_size(cfg)
-    channels = cfg.model.get('backbone', {}).get('in_channels', 3)
     parameters, trainable = _count_parameters(model)
     # The counter's hooks fail for trainable parameters among the inputs of a module.
     model.requires_grad_(False)
     with torch.device('meta'), FlopCounterMode(display=False) as counter:
-        model(torch.empty(1, channels, rows, columns), mode='tensor')
+        model(torch.empty(1, image_channels(cfg.model), rows, columns), mode='tensor')
     counts = counter.get_flop_counts()
     total = Cost(sum(parameters.values()), sum(trainable.values()), counter.get_total_flops() // 2)
     macs: dict[str, int] = {

@@ -1,16 +1,15 @@
-"""Check whether weights fit a model: translate names, resize embeddings, compare the rest."""
+"""Check whether weights fit a model: translate names, adapt sizes, compare the rest."""
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from torch import Tensor, nn
 
 from ..layers import GAugMixin
+from .adapting import adapt_channels, is_of_channels, resize
 from .names import merge_shared, shared_name, to_openmmlab
 from .reading import StateDict
 
@@ -30,7 +29,6 @@ _OPTIONAL = (
     'norm_patches.',
 )
 _HEADS = ('head.', 'decode_head.', 'auxiliary_head.')
-_BIAS_TABLE = 'relative_position_bias_table'
 
 
 @dataclass(frozen=True)
@@ -89,6 +87,11 @@ class Fit:
         for key, (given, own) in self.misshapen.items():
             if key.startswith(_HEADS) and key.endswith('.weight') and given[1:] == own[1:]:
                 hints.append(f'num_classes: {given[0]} in the file, {own[0]} in the model.')
+            if is_of_channels(given, own):
+                hints.append(
+                    f'in_channels: {given[1]} in the file, {own[1]} in the model. Only weights '
+                    'that training starts from are adapted.'
+                )
         return hints
 
 
@@ -127,7 +130,8 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
 
     Official names are translated. Official position embeddings are square; they and Swin's bias
     tables are resized to the model's size, as timm does on loading. For a bare backbone only the
-    backbone's part of a whole model's checkpoint is used.
+    backbone's part of a whole model's checkpoint is used. Without ``whole``, the filters on the
+    image are adapted to the model's channels (:mod:`locat_mm.checkpoint.adapting`).
 
     Args:
         module: a bare backbone, an mmpretrain classifier (``backbone``, ``neck.norm``,
@@ -145,14 +149,14 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
     backbone: Any = module.backbone if is_model else module
     is_official = not any(key.startswith(_BACKBONE) for key in given)
     if is_official:
-        given = _resize(backbone, given, is_square=True)
+        given = resize(backbone, given, is_square=True)
         translated = to_openmmlab(given, neck_norm='neck.norm.weight' in own)
         # If no name matches, the message shows the names as given.
         if is_model and not own.keys().isdisjoint(translated):
             given = translated
     elif not is_model:
         part = {k.removeprefix(_BACKBONE): v for k, v in given.items() if k.startswith(_BACKBONE)}
-        given = _resize(backbone, part, is_square=False)
+        given = resize(backbone, part, is_square=False)
     if not whole and not any(_GAUG in key for key in given):
         own = _without_attached(module, own)  # the host's weights have no GAug; it keeps its start
     if not whole and (is_official or not is_model):
@@ -160,6 +164,8 @@ def fit(module: nn.Module, state: StateDict, whole: bool) -> Fit:
             own = {k: v for k, v in own.items() if k.startswith(_BACKBONE)}
         names = {shared_name(key) for key in own}
         given = {k: v for k, v in given.items() if k in names or not _is_optional(k)}
+    if not whole:
+        given = adapt_channels(module, given)
     return _compare(module, own, given)
 
 
@@ -282,38 +288,3 @@ def _write_part(part: str | frozenset[int]) -> str:
             runs.append([number])
     text = ','.join(str(r[0]) if len(r) == 1 else f'{r[0]}-{r[-1]}' for r in runs)
     return text if len(part) == 1 else f'[{text}]'
-
-
-def _resize(backbone: Any, state: StateDict, is_square: bool) -> dict[str, Tensor]:
-    """Resize position embeddings to the backbone's size.
-
-    ``is_square``: a position embedding belongs to a square grid even if its length is that of the
-    backbone's grid.
-    """
-    resized = dict(state)
-    own, given = getattr(backbone, 'pos_embed', None), state.get('pos_embed')
-    can_resize = hasattr(getattr(backbone, 'patch_embed', None), 'num_patches')
-    if own is not None and given is not None and can_resize:
-        if is_square or given.shape != own.shape:
-            resized['pos_embed'] = _resize_pos_embed(backbone, own, given)
-    for name, module in backbone.named_modules():
-        key, table = f'{name}.{_BIAS_TABLE}', getattr(module, _BIAS_TABLE, None)
-        given = state.get(key)
-        if table is None or given is None or given.shape == table.shape:
-            continue
-        if given.ndim == 2 and given.shape[1] == table.shape[1]:
-            resized[key] = resize_rel_pos_bias_table(given, module.window_size, table.shape)
-            print_log(f'{key} resized from {len(given)} to {len(table)} positions', 'current')
-    return resized
-
-
-def _resize_pos_embed(backbone: Any, own: Tensor, given: Tensor) -> Tensor:
-    num_prefix = own.shape[1] - backbone.patch_embed.num_patches
-    side = math.isqrt(max(given.shape[1] - num_prefix, 0))
-    grid = list(backbone.patch_embed.grid_size)
-    if given.ndim != 3 or given.shape[2] != own.shape[2] or grid == [side, side]:
-        return given
-    if side < 1 or side**2 + num_prefix != given.shape[1]:
-        return given  # not a square grid: reported as misshapen
-    print_log(f'position embedding resized from {side}×{side} to {grid[0]}×{grid[1]}', 'current')
-    return resample_abs_pos_embed(given, grid, [side, side], num_prefix)

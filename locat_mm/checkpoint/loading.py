@@ -6,8 +6,9 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
-from torch import nn
+from torch import Tensor, nn
 
+from .adapting import adapt_channels
 from .fitting import check_fit, fit, fit_as_is
 from .names import strip_prefix
 from .reading import StateDict
@@ -26,7 +27,8 @@ def load_official(
             ``fc_norm``, ``head.fc`` from ``head``) or an mmseg segmentor (its backbone alone).
         source: a state dict or what :func:`locat_mm.checkpoint.read_state_dict` reads: a file,
             ``hf-hub:OWNER/NAME``, ``timm:NAME``. No pickle is executed. Position embeddings
-            are resized when the grid differs, and Swin's bias tables when the window does.
+            are resized when the grid differs, and Swin's bias tables when the window does;
+            filters on the image are adapted when the number of channels differs.
         strict: raise on missing and unexpected keys instead of logging them. Keys of
             ``head``, ``norm``, ``fc_norm`` and ``norm_patches`` are allowed although the model
             lacks that part. The file may contain a weight that layers share once, or once per
@@ -61,7 +63,8 @@ def init_from_pretrained(backbone: nn.Module, init_cfg: dict | list | None) -> b
 
     The checkpoint may be any source of :func:`locat_mm.checkpoint.read_state_dict`. Without a
     prefix, the keys under ``backbone.`` of a whole model's checkpoint are used. Position embeddings
-    and Swin's bias tables of another image size are resized.
+    and Swin's bias tables of another image size are resized, and filters on the image are adapted
+    to another number of channels.
 
     Args:
         backbone: the bare backbone to load into.
@@ -107,6 +110,9 @@ def pretrained_of(init_cfg: dict | list | None) -> PretrainedInit | None:
 def watch_pretrained(model: nn.Module) -> None:
     """Make every ``Pretrained`` in a model log keys that do not fit, and fail if none fits.
 
+    Filters on the image are adapted to the model's channels
+    (:func:`locat_mm.checkpoint.adapting.adapt_channels`).
+
     This package's backbones are strict by themselves. For modules of other packages mmengine and
     mmseg load the keys that fit, in part without a message. Extra keys, such as the head of the
     file's classifier, are usual there: they are only logged.
@@ -130,10 +136,13 @@ class _CheckWhileLoading:
         self.source = f'{self.source} (init_cfg of {name})'
         self.is_done = False
 
-    def __call__(self, module: nn.Module, state: StateDict, prefix: str, *rest: object) -> None:
+    def __call__(
+        self, module: nn.Module, state: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
         if self.is_done or prefix:
             return
         self.is_done = True
+        state.update(adapt_channels(module, state))  # the dict that mmengine goes on to load
         fitted = fit_as_is(module, state)
         if fitted.misses_backbone or fitted.unusable or not fitted.state:
             raise fitted.error(self.source)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import pseudo_collate
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
 from mmpretrain.apis import ImageClassificationInferencer
 from mmseg.apis import MMSegInferencer
@@ -16,8 +16,11 @@ from torch.nn import functional as F
 
 from ..analysis.overlay import make_palette
 from ..checkpoint import check_fit, read_content, read_state_dict, trust_checkpoints, unwrap
-from ..config import walk
+from ..config import image_channels, walk
+from ..datasets import check_channels
+from ..datasets.channel_checks import kind_of
 from .class_names import check_count, find_classes
+from .rasters import FileReader, find_loader
 
 __all__ = ['Classifier', 'Segmentor', 'predict_mask']
 
@@ -51,10 +54,13 @@ class Segmentor:
     Attributes:
         names, palette: of the classes.
         is_split: whether a picture was split into windows although the config says ``'whole'``.
+        reader: of rasters or volumes, if the test pipeline has a transform that loads them. The
+            model is then called with its samples.
 
     Raises:
         FileNotFoundError, ValueError: if the checkpoint does not fit, the classes are unknown
-            or not as many as the model's, or the model takes no windows.
+            or not as many as the model's, the model takes no windows, or numbers of channels
+            differ.
     """
 
     def __init__(
@@ -80,6 +86,14 @@ class Segmentor:
             pipeline = cfg.test_dataloader.dataset.pipeline
             kept = [step for step in pipeline if not str(step.type).endswith('Resize')]
             cfg.test_dataloader.dataset.pipeline = kept
+        loader, channels = find_loader(cfg), image_channels(cfg.model)
+        self.reader = FileReader(loader) if loader is not None else None
+        if loader is None and channels != 3:
+            raise ValueError(
+                f'{cfg.filename} has in_channels={channels}, and its test pipeline loads pictures, '
+                'which have three channels here: load them by locat_mm.LoadGeoTIFF, which also '
+                'reads PNG and plain TIFF, or by locat_mm.LoadNIfTI'
+            )
         self._inferencer = _StrictInferencer(cfg, device=device)
         self.model = self._inferencer.model
         meta = _load(self.model, checkpoint)
@@ -90,7 +104,12 @@ class Segmentor:
         self._automatic = self._set_window(cfg, window, stride)
         preprocessor = cfg.model.get('data_preprocessor') or {}
         size = preprocessor.get('size') or cfg.get('crop_size') or (224, 224)
-        self(np.zeros((*size, 3), np.uint8))  # a model that fails here fails on every picture
+        # A model that fails here fails on every picture.
+        if self.reader is None:
+            self(np.zeros((*size, 3), np.uint8))
+        else:
+            trial = np.zeros((*size, self._loaded_channels(cfg)), np.float32)
+            self(dict(img_path='', img=trial, img_shape=tuple(size), ori_shape=tuple(size)))
         self.is_split = False
 
     def _set_window(self, cfg: Config, window: int | None, stride: int | None) -> bool:
@@ -125,10 +144,17 @@ class Segmentor:
             model.test_cfg = self._slide
         return window is None
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def _loaded_channels(self, cfg: Config) -> int:
+        """Channels as loaded: the windows of a CT become channels later."""
+        steps = cfg.test_dataloader.dataset.pipeline
+        windows = [step.get('window') for step in steps if kind_of(step) == 'CTWindow']
+        is_split = bool(windows) and isinstance(windows[0], (list, tuple)) and len(windows[0]) > 1
+        return 1 if is_split else image_channels(cfg.model)
+
+    def __call__(self, image: np.ndarray | dict) -> np.ndarray:
         """
         Args:
-            image: BGR, uint8 ``[H, W, 3]``.
+            image: BGR, uint8 ``[H, W, 3]``; or a sample of the reader.
 
         Returns:
             classes ``[H, W]``.
@@ -153,6 +179,16 @@ class _StrictInferencer(MMSegInferencer):
 
     def _load_weights_to_model(self, *args: Any) -> None:
         pass
+
+    def _init_pipeline(self, cfg: Config) -> Any:
+        """The test pipeline without annotations and, for rasters and volumes, their loading."""
+        loader = find_loader(cfg)
+        if loader is None:
+            return super()._init_pipeline(cfg)
+        steps = cfg.test_dataloader.dataset.pipeline
+        return Compose(
+            [s for s in steps if s is not loader and not kind_of(s).endswith('Annotations')]
+        )
 
     def _init_collate(self, cfg: Config) -> Any:
         return pseudo_collate  # and not the config's: one picture at a time
@@ -180,6 +216,12 @@ class Classifier:
         trust_checkpoint: bool = False,
     ) -> None:
         _prepare(cfg, trust_checkpoint)
+        loader = find_loader(cfg)
+        if loader is not None or image_channels(cfg.model) != 3:
+            raise ValueError(
+                f'{cfg.filename} is a classifier for other images than pictures of three channels, '
+                'which are classified by tools/test.py alone'
+            )
         self._inferencer = ImageClassificationInferencer(
             cfg, pretrained=False, device=device or _accelerator(), classes=[]
         )
@@ -282,6 +324,7 @@ def _prepare(cfg: Config, trust_checkpoint: bool) -> None:
             f'{cfg.filename} has no test_dataloader.dataset.pipeline, which says how pictures '
             'are prepared'
         )
+    check_channels(cfg)
     # All weights come from the checkpoint: timm need not load its own.
     for _, part in walk(cfg.model):
         if part.get('pretrained') is True:

@@ -1,4 +1,4 @@
-"""Pictures of a user: found, read whatever their kind, and results written beside each other."""
+"""Pictures of a user: found, and read whatever their kind."""
 
 import glob
 import os
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import mmcv
@@ -15,11 +16,9 @@ import torch
 from PIL import ExifTags, Image
 from tqdm import tqdm
 
-from ..analysis.overlay import draw_legend, draw_overlay, with_legend
-from ..checkpoint import write_beside
 from ..datasets import BadSampleError, find_damage
 
-__all__ = ['Picture', 'ResultWriter', 'find_pictures', 'for_each_picture', 'read_picture']
+__all__ = ['SUFFIXES', 'Picture', 'find_pictures', 'for_each_picture', 'read_picture']
 
 SUFFIXES = ('.bmp', '.gif', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 #: Photographs of formats that OpenCV does not read: reported, not silently left out.
@@ -43,13 +42,18 @@ class Picture:
     name: str
 
 
-def find_pictures(inputs: Sequence[str], excluded: Sequence[str | Path] = ()) -> list[Picture]:
+def find_pictures(
+    inputs: Sequence[str],
+    excluded: Sequence[str | Path] = (),
+    suffixes: tuple[str, ...] = SUFFIXES,
+) -> list[Picture]:
     """The images that a user means, each with a name of its own.
 
     Args:
         inputs: files, folders (searched with their subfolders) and patterns (``'a/**/*.jpg'``).
         excluded: folders whose files are no input even if they lie inside a folder of images:
             results, masks.
+        suffixes: of the files in a folder that are meant.
 
     Returns:
         in the order of their paths, each file once.
@@ -63,10 +67,10 @@ def find_pictures(inputs: Sequence[str], excluded: Sequence[str | Path] = ()) ->
     for text in inputs:
         path = Path(text).expanduser()
         if path.is_dir():
-            found = [file for file in sorted(path.rglob('*')) if _is_picture(file)]
+            found = [file for file in sorted(path.rglob('*')) if _is_picture(file, suffixes)]
             if not found:
                 raise ValueError(
-                    f'{path} has no image: none of its files ends in {", ".join(SUFFIXES)}'
+                    f'{path} has no image: none of its files ends in {", ".join(suffixes)}'
                 )
             roots.append(path)
         elif path.is_file():
@@ -74,7 +78,7 @@ def find_pictures(inputs: Sequence[str], excluded: Sequence[str | Path] = ()) ->
             roots.append(path.parent)
         elif glob.has_magic(text):
             found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True))]
-            found = [file for file in found if _is_picture(file)]
+            found = [file for file in found if _is_picture(file, suffixes)]
             if not found:
                 raise FileNotFoundError(f'no image matches {text}')
             fixed = path.parent
@@ -90,7 +94,7 @@ def find_pictures(inputs: Sequence[str], excluded: Sequence[str | Path] = ()) ->
     if not kept:
         raise ValueError(f'all images are in folders of results or masks: {excluded}')
     root = Path(os.path.commonpath([root.absolute() for root in roots]))
-    names = [path.relative_to(root).with_suffix('').as_posix() for path in kept]
+    names = [_without_suffix(path.relative_to(root)).as_posix() for path in kept]
     # a.jpg and a.png are different images; on some file systems so are A.png and a.png not.
     times = Counter(name.casefold() for name in names)
     return [
@@ -99,10 +103,15 @@ def find_pictures(inputs: Sequence[str], excluded: Sequence[str | Path] = ()) ->
     ]
 
 
-def _is_picture(path: Path) -> bool:
-    suffix = path.suffix.lower()
+def _is_picture(path: Path, suffixes: tuple[str, ...]) -> bool:
     # Hidden files are those of the system, such as ._photo.jpg.
-    return suffix in (*SUFFIXES, *_UNREADABLE) and path.is_file() and path.name[0] != '.'
+    is_shown = path.is_file() and path.name[0] != '.'
+    return is_shown and path.name.lower().endswith((*suffixes, *_UNREADABLE))
+
+
+def _without_suffix(path: Path) -> Path:
+    name = path.name
+    return path.with_name(name[:-7]) if name.lower().endswith('.nii.gz') else path.with_suffix('')
 
 
 def read_picture(path: str | Path) -> np.ndarray:
@@ -168,54 +177,11 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class ResultWriter:
-    """Writes masks and overlays below a folder, each file whole or not at all.
-
-    Args:
-        out: the folder. ``masks/NAME.png`` are palette images whose values are classes (16-bit
-            grey for more than 256 classes), ``overlays/NAME.jpg`` are for viewing, and
-            ``legend.png`` shows all classes.
-        names: of the classes.
-        palette: RGB colour of each class.
-        opacity: of the overlays.
-    """
-
-    def __init__(
-        self,
-        out: str | Path,
-        names: Sequence[str],
-        palette: Sequence[Sequence[int]],
-        opacity: float,
-    ) -> None:
-        self.out, self.names, self.palette, self.opacity = Path(out), names, palette, opacity
-        _save(Image.fromarray(draw_legend(names, palette)), self.out / 'legend.png', 'PNG')
-
-    def write(self, picture: Picture, image: np.ndarray, mask: np.ndarray) -> None:
-        """
-        Args:
-            picture: gives the name.
-            image: BGR, uint8 ``[H, W, 3]``.
-            mask: classes ``[H, W]``.
-        """
-        if len(self.names) <= 256:
-            drawn = Image.fromarray(mask.astype(np.uint8))
-            drawn.putpalette(np.asarray(self.palette, np.uint8).tobytes())
-        else:
-            drawn = Image.fromarray(mask.astype(np.uint16))
-        _save(drawn, self.out / 'masks' / f'{picture.name}.png', 'PNG')
-        rgb = np.ascontiguousarray(image[..., ::-1])
-        overlay = draw_overlay(rgb, mask, self.palette, self.opacity)
-        joined = Image.fromarray(with_legend(overlay, mask, self.names, self.palette))
-        _save(joined, self.out / 'overlays' / f'{picture.name}.jpg', 'JPEG', quality=92)
-
-
-def _save(image: Image.Image, path: Path, kind: str, **options) -> None:
-    with write_beside(path) as beside:
-        image.save(beside, kind, **options)
-
-
 def for_each_picture(
-    pictures: Sequence[Picture], work: Callable[[Picture, np.ndarray], None], label: str
+    pictures: Sequence[Picture],
+    work: Callable[[Picture, Any], None],
+    label: str,
+    read: Callable[[Path], Any] = read_picture,
 ) -> list[str]:
     """Read pictures one by one and do some work on each, with a progress bar.
 
@@ -224,8 +190,9 @@ def for_each_picture(
 
     Args:
         pictures: in order.
-        work: gets a picture and its pixels (BGR, uint8).
+        work: gets a picture and what ``read`` gives for it.
         label: of the bar.
+        read: by default gives the pixels (BGR, uint8).
 
     Returns:
         the lines of the pictures that failed.
@@ -235,7 +202,7 @@ def for_each_picture(
     for picture in tqdm(pictures, desc=label, unit='image', dynamic_ncols=True):
         image = None
         try:
-            image = read_picture(picture.path)
+            image = read(picture.path)
             work(picture, image)
             continue
         except BadSampleError as error:
@@ -248,8 +215,10 @@ def for_each_picture(
     return failed
 
 
-def _explain(error: Exception, image: np.ndarray | None) -> str:
-    size = 'not decoded' if image is None else f'{image.shape[1]}×{image.shape[0]} pixels'
+def _explain(error: Exception, image: Any) -> str:
+    size = 'not decoded' if image is None else 'read by the config'
+    if isinstance(image, np.ndarray):
+        size = f'{image.shape[1]}×{image.shape[0]} pixels'
     if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
         return f'({size}) needs more memory than there is: use sliding windows or a smaller copy'
     return f'({size}) fails: {type(error).__name__}: {error}'

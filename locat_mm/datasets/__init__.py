@@ -1,8 +1,14 @@
-"""Checks of data sets, with messages that name the file; the layout of a user's own data."""
+"""Checks of data sets, with messages that name the file; rasters and volumes; own folders."""
 
+from .channel_checks import check_channels
+from .channel_statistics import ChannelStatistics, measure_channels
+from .file_annotations import FileAnnotations
 from .file_damage import BadSampleError, check_end, find_damage
 from .folders import ClassFolder, MaskFolder, read_class_folder, read_mask_folder
+from .geotiff import GeoReference, LoadGeoTIFF, LoadGeoTIFFAnnotations
 from .guarded_pipeline import GuardedPipeline, SkipLog, has_backend
+from .intensities import CTWindow, RandomIntensity
+from .nifti import LoadNIfTI, LoadNIfTIAnnotations, NIfTISlices
 from .report import Report, Samples, ValueUse
 from .source_checks import check_sources, missing_files
 from .transforms import CheckAnnotations
@@ -10,6 +16,18 @@ from .wrappers import leaves
 from .zero_label import check_zero_label, choose_zero_label
 
 __all__ = [
+    'ChannelStatistics',
+    'CTWindow',
+    'FileAnnotations',
+    'GeoReference',
+    'LoadGeoTIFF',
+    'LoadGeoTIFFAnnotations',
+    'LoadNIfTI',
+    'LoadNIfTIAnnotations',
+    'NIfTISlices',
+    'RandomIntensity',
+    'check_channels',
+    'measure_channels',
     'BadSampleError',
     'CheckAnnotations',
     'ClassFolder',

@@ -86,6 +86,10 @@ class GuardedPipeline:
         found = [getattr(t, 'backend_args', None) for t in self.transforms]
         self.backend_args = next((a for a in found if a), getattr(dataset, 'backend_args', None))
         self.is_local = not has_backend(dataset, self.transforms)
+        #: Keys of files that OpenCV and Pillow need not read: their loaders name what is wrong.
+        self.checked = {
+            key for step in self.transforms for key in getattr(step, 'CHECKED_PATHS', ())
+        }
         _check_annotations(self.transforms, dataset)
 
     @property
@@ -106,7 +110,7 @@ class GuardedPipeline:
                         check_end(path)
             return self.inner(data)
         except Exception as error:  # every one is explained or raised again
-            problem = self._explain(error, paths)
+            problem = self._explain(error, data)
             if problem is None:
                 if not paths:
                     raise
@@ -116,15 +120,18 @@ class GuardedPipeline:
                 ) from error
         if self.skipped is None:
             raise BadSampleError(f'{problem}. {self.hint}'.rstrip(' '), problem.kind) from None
-        self.skipped.add(paths[0], str(problem))
+        index = data.get('slice_index')  # of a volume, whose slices are samples
+        self.skipped.add(paths[0] if index is None else f'{paths[0]}, slice {index}', str(problem))
         return None
 
-    def _explain(self, error: Exception, paths: list[str]) -> BadSampleError | None:
+    def _explain(self, error: Exception, data: dict) -> BadSampleError | None:
         if isinstance(error, BadSampleError):
             return error
         if not self.is_local and not self.backend_args:
             return None  # the older file_client_args: find_damage cannot read such files
-        for path in paths:
+        for path in (data[key] for key in PATHS if isinstance(data.get(key), str)):
+            if path in (data.get(key) for key in self.checked):
+                continue
             damage = find_damage(path, self.backend_args)
             if damage is not None:
                 is_missing = 'cannot be read' in damage

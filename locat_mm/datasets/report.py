@@ -1,5 +1,6 @@
 """A report on every image and annotation of a data set, read before training."""
 
+import functools
 import hashlib
 import os
 import sys
@@ -18,6 +19,7 @@ from mmengine.utils import ProgressBar
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from .file_annotations import NODATA
 from .file_damage import BadSampleError
 from .guarded_pipeline import GuardedPipeline
 from .transforms import CheckAnnotations
@@ -71,12 +73,15 @@ class Samples(Dataset):
             found['warning'] = f'{path}: {warned[0]}'
         if path and 'img' in data:
             found['size'] = data['ori_shape'][:2]
+            found['channels'] = data['img'].shape[2] if data['img'].ndim > 2 else 1
+            found['nodata'] = int(data[NODATA].sum()) if NODATA in data else 0
             found['hash'] = _hash(path)
         if 'gt_seg_map' in data:
             mask = data['gt_seg_map']
             found['pixels'] = np.bincount(mask.ravel(), minlength=256)
             found['mask'] = seg_map_path
-            found['problem'] = _check_depth(seg_map_path)
+            if 'seg_map_path' not in self.dataset.pipeline.checked:
+                found['problem'] = _check_depth(seg_map_path)
         elif 'gt_label' in data:
             found['labels'] = np.atleast_1d(data['gt_label']).tolist()
         return found
@@ -98,8 +103,11 @@ def _check_depth(path: str) -> tuple[str, str] | None:
 
 
 def _hash(path: str) -> bytes | None:
-    if not os.path.isfile(path):
-        return None
+    return _hash_once(path, os.path.getmtime(path)) if os.path.isfile(path) else None
+
+
+@functools.lru_cache(maxsize=4)  # the slices of a volume follow each other
+def _hash_once(path: str, changed: float) -> bytes:
     return hashlib.blake2b(Path(path).read_bytes(), digest_size=16).digest()
 
 
@@ -138,6 +146,7 @@ class Report:
         classes = dataset.metainfo.get('classes') or ()
         ignore_index = getattr(dataset, 'ignore_index', 255)
         counts: Counter = Counter()
+        channels: Counter = Counter()
         sizes: list[tuple[int, int]] = []
         loader = DataLoader(
             Samples(dataset), 32, num_workers=num_workers, collate_fn=list, prefetch_factor=None
@@ -146,6 +155,14 @@ class Report:
         for batch in loader:
             for found in batch:
                 self._add(split, found, counts, sizes, ignore_index)
+                if 'channels' in found:
+                    channels['nodata'] += found['nodata']
+                    first = channels.setdefault('channels', found['channels'])
+                    if found['channels'] != first:
+                        self.problems['another number of channels'].append(
+                            f'{split}: {found["name"]} has {found["channels"]}, the first image '
+                            f'{first}'
+                        )
             progress.update(len(batch))
         print(file=sys.stderr)
         counts.pop(ignore_index, None)
@@ -154,12 +171,17 @@ class Report:
                 self.notes['class without a sample'].append(f'{split}: {index} {name}')
         seconds = time.perf_counter() - start
         unit = 'pixels' if hasattr(dataset, 'reduce_zero_label') else 'labels'
+        # For images of other kinds than photographs.
+        extra = dict(channels=channels['channels']) if channels['channels'] not in (0, 3) else {}
+        if channels['nodata']:
+            extra['pixels_without_data'] = channels['nodata']
         self.splits[split] = dict(
             samples=len(dataset),
             seconds=round(seconds, 1),
             samples_per_second=round(len(dataset) / seconds),
             smallest_and_largest_height=_ends(size[0] for size in sizes),
             smallest_and_largest_width=_ends(size[1] for size in sizes),
+            **extra,
             **{f'{unit}_per_class': {_name(classes, i): counts[i] for i in sorted(counts)}},
         )
 

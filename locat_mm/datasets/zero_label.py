@@ -34,7 +34,7 @@ def check_zero_label(loader: str, cfg: dict, scope: str) -> None:
         for _, step in walk(dataset['pipeline']):
             in_pipeline = step.get('reduce_zero_label')
             kind = getattr(step.get('type'), '__name__', str(step.get('type')))
-            if in_pipeline is None or not kind.endswith('LoadAnnotations'):
+            if in_pipeline is None or not kind.endswith('Annotations'):
                 continue
             in_dataset = dataset.get('reduce_zero_label')
             given = 'is set' if in_dataset is not None else 'is the default'

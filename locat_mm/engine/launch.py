@@ -13,7 +13,7 @@ from torch import nn
 
 from ..checkpoint import find_resumable, pretrained_of, trust_checkpoints, watch_pretrained
 from ..config import walk
-from ..datasets import check_sources, check_zero_label, has_backend, leaves
+from ..datasets import check_channels, check_sources, check_zero_label, has_backend, leaves
 from ..helpers import doing, innermost
 from .hooks.checkpoint_fit import CheckpointFitHook
 from .runner import annotate_runner
@@ -44,7 +44,8 @@ def build_runner(
         ValueError: if the checkpoint to test or to resume from belongs to another model or is
             incomplete; if nothing of the checkpoint to start from (``load_from``) fits the model
             or its backbone (other differences are logged); if a whole model's ``init_cfg`` of
-            type ``Pretrained`` does not fit; if a file cannot be read without executing it.
+            type ``Pretrained`` does not fit; if a file cannot be read without executing it; if
+            numbers of channels differ (:func:`locat_mm.datasets.check_channels`).
     """
     trust_checkpoints(trust_checkpoint)
     is_test = checkpoint is not None
@@ -52,6 +53,7 @@ def build_runner(
         trains = not is_test and bool(cfg.get('train_dataloader'))
         for loader in ('train_dataloader', 'val_dataloader') if trains else ('test_dataloader',):
             _check_data(cfg, loader)
+        check_channels(cfg)
         _check_numbers(cfg)
         _check_amp(cfg, is_test)
         _check_flexible(cfg)

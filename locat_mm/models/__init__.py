@@ -1,7 +1,8 @@
-"""Backbones, necks, heads and algorithms, registered with mmengine on import."""
+"""Backbones, preprocessors, necks, heads and algorithms, registered with mmengine on import."""
 
 from . import mmpretrain_names, timm_models
 from .backbones import LocAt, LocAtJumbo, LocAtRoPEViT, LocAtSwin, LocAtViT, TIMMBackbone
+from .data_preprocessors import MultiChannelSegDataPreProcessor
 from .heads import LinearSegHead
 from .necks import PatchRepresentationRefinement
 from .selfsup import DINO, DenseDINO, DINOHead, DINOLoss
@@ -17,6 +18,7 @@ __all__ = [
     'LocAtRoPEViT',
     'LocAtSwin',
     'LocAtViT',
+    'MultiChannelSegDataPreProcessor',
     'PatchRepresentationRefinement',
     'TIMMBackbone',
     'mmpretrain_names',

@@ -58,6 +58,8 @@ class TIMMBackbone(HostedBackbone):
             file with timm's keys or with those of an OpenMMLab checkpoint of such a backbone.
             It is strict: a file that does not fit is an error. Parts of the host that the outputs
             do not need are ignored. Attached GAug keeps its start if the file has no GAug.
+        in_channels: channels of the image; None: the host's, which are 3 as a rule. Pretrained
+            weights are adapted, which the log says.
         **kwargs: of ``timm.create_model`` (``img_size``, ``drop_path_rate``, ...).
 
     Attributes:
@@ -70,7 +72,8 @@ class TIMMBackbone(HostedBackbone):
         ValueError: if timm has no such model, or one without attention or
             ``forward_intermediates``; for an unknown ``out_type``, for ``'cls_token'`` if the host
             returns no class token, for an index out of range, for ``num_classes`` or
-            ``features_only``, or for ``pretrained`` or ``checkpoint_path`` beside ``init_cfg``.
+            ``features_only``, for ``pretrained`` or ``checkpoint_path`` beside ``init_cfg``, or for
+            an ``in_chans`` that is not ``in_channels``.
     """
 
     model: Any
@@ -85,9 +88,12 @@ class TIMMBackbone(HostedBackbone):
         frozen: bool = False,
         grad_checkpointing: bool = False,
         init_cfg: dict | list | None = None,
+        in_channels: int | None = None,
         **kwargs,
     ) -> None:
         super().__init__(init_cfg)
+        if in_channels is not None and kwargs.setdefault('in_chans', in_channels) != in_channels:
+            raise ValueError(f'{in_channels=} and in_chans={kwargs["in_chans"]} differ')
         check_choice('out_type', out_type, self.OUT_TYPES)
         if not isinstance(pretrained, bool):
             raise TypeError(
@@ -101,6 +107,8 @@ class TIMMBackbone(HostedBackbone):
             )
         # Built with its head, so that timm checks a whole file. _prune removes the head.
         self.model = _build(model_name, pretrained, **kwargs)
+        if pretrained:
+            _log_channels(self.model, kwargs.get('in_chans'))
         self.out_type = out_type
         self.frozen = frozen
         num_outputs = len(self.model.feature_info)
@@ -236,6 +244,18 @@ def _build(model_name: str, pretrained: bool, **kwargs) -> Any:
     if takes_any and hasattr(model.patch_embed, 'dynamic_img_pad'):
         model.patch_embed.dynamic_img_pad = True
     return model
+
+
+def _log_channels(model: Any, in_chans: int | None) -> None:
+    """Say that timm has adapted weights; its own log is not shown by default."""
+    given = (model.pretrained_cfg.get('input_size') or (3,))[0]
+    if in_chans not in (None, given):
+        how = 'summed' if in_chans == 1 else f'repeated and scaled by {given}/{in_chans}'
+        print_log(
+            f'{model.pretrained_cfg.get("first_conv")}: filters of {given} channels {how} for '
+            f'{in_chans}',
+            'current',
+        )
 
 
 @functools.cache
