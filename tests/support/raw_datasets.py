@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import mmseg
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -159,7 +160,6 @@ def hrf(raw: Path) -> list[str]:
 
 
 def synapse(raw: Path) -> list[str]:
-    nibabel = pytest.importorskip('nibabel')
     for folder in ('img', 'label'):
         (raw / folder).mkdir(parents=True)
     for split, number in (('train', '0005'), ('val', '0001')):
