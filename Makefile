@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino demo-satellite bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-browser test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino demo-satellite bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -89,6 +89,10 @@ test-stock: install
 test-export: install
 	$(BIN)/python -m pytest tests/test_deployment tests/test_tools/test_export.py \
 	  -m 'export or not export' $(PARALLEL)
+
+# Satellite and medical images through converters, tools and docs: minutes.
+test-fields: install
+	$(BIN)/python -m pytest tests/test_configs tests/test_tools tests/integration -m fields $(PARALLEL)
 
 # Pages and the app in a headless Chromium: minutes.
 $(VENV)/.installed-browser: $(VENV)/.installed requirements-browser.txt

@@ -16,6 +16,7 @@ from tests.support.shipped import build_on_meta, load
 from tests.support.workplace import Workplace
 
 
+@pytest.mark.fields
 def test_from_data_to_table_and_picture(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     convert = runpy.run_path(str(ROOT / 'tools/dataset_converters/land_cover.py'))['main']

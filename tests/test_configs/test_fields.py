@@ -170,6 +170,7 @@ def at_small_size(cfg: Config) -> Config:
     return cfg
 
 
+@pytest.mark.fields
 @pytest.mark.parametrize('data, kind', RUNS, ids=[data for data, _ in RUNS])
 def test_one_step_and_whole_images_as_the_converter_leaves_them(
     data, kind, tmp_path, monkeypatch, one_thread
@@ -195,6 +196,7 @@ def test_one_step_and_whole_images_as_the_converter_leaves_them(
     assert 0 <= metrics['mIoU' if folder == 'satellite' else 'mDice'] <= 100
 
 
+@pytest.mark.fields
 def test_the_tools_from_the_download_to_the_table(tmp_path, monkeypatch, tools, one_thread, capsys):
     """DRIVE, whose training set is repeated by a wrapper: checked, trained on, tested on."""
     monkeypatch.chdir(tmp_path)
@@ -223,6 +225,7 @@ def test_the_tools_from_the_download_to_the_table(tmp_path, monkeypatch, tools, 
             tools[tool](given)
 
 
+@pytest.mark.fields
 def test_isaids_converter_loses_the_classes(tmp_path, monkeypatch):
     """docs/satellite.md corrects it; a test that fails here says that it needs no correction."""
     monkeypatch.chdir(tmp_path)

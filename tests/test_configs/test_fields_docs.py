@@ -22,6 +22,8 @@ from tests.test_docs import BLOCK
 
 from .test_fields import FIELDS, at_small_size
 
+pytestmark = pytest.mark.fields
+
 #: Options that make the tiles of the miniatures smaller.
 SIZES = r' --(?:clip_size|patch_width) .*'
 

@@ -25,6 +25,8 @@ from locat_mm.models import LocAtViT
 from tests.support import ROOT
 from tests.support.rasters import write_raster
 
+pytestmark = pytest.mark.fields
+
 FILE = re.compile(r'Save as `(\w+\.py)`.*?^```python\n(.*?)^```$', re.S | re.M)
 COMMANDS = re.compile(r'^```bash\n(.*?)^```$', re.S | re.M)
 #: Data is read in this process, for speed.

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from colour_baseline import colour_baseline
 from experiments import EXPERIMENTS, Experiment, Row
 from figure import draw
-from page import first_scenes, median_scenes, write_demo_page
+from look_inside import first_scenes, median_scenes, write_demo_page
 from steps import evaluate_features, last_checkpoint, make_data, run_row
 from table import average, collect, show
 
