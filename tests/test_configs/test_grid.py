@@ -46,6 +46,9 @@ FIELDS = [name for name in CONFIGS if name.startswith(('satellite/', 'medical/')
 #: Built by tests/test_evaluation and tests/test_dino.
 EVALUATED = [name for name in CONFIGS if re.search(r'(^|/)(dino/|in_context|linear_eval)', name)]
 
+#: A few numbers of a trained classifier train: test_a_tuning_trains_a_few_numbers.
+TUNED = [name for name in CONFIGS if name.endswith('_tune.py')]
+
 #: Top-level keys beside the Runner's arguments. A base exports nothing else.
 KEYS = {'dataset_source', 'dataset_type', 'data_root', 'num_classes', 'crop_size', 'metainfo'}
 KEYS |= {'train_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model'}
@@ -98,7 +101,7 @@ def check_pipeline(steps: list) -> None:
 @pytest.mark.parametrize(
     'name',
     sorted(
-        set(CONFIGS) - set(EVALUATED) - set(FOUNDATION) - set(FIELDS),
+        set(CONFIGS) - set(EVALUATED) - set(FOUNDATION) - set(FIELDS) - set(TUNED),
         key=lambda name: ('_tiny_' not in name, name),
     ),
 )
@@ -120,6 +123,28 @@ def test_builds(name):
     if is_new(structure):
         check_model(name, cfg)
         done(structure)
+
+
+def test_a_tuning_trains_a_few_numbers():
+    trained = {}
+    for name in TUNED:
+        cfg = load(name)
+        check_pipeline(cfg.train_dataloader.dataset.pipeline)
+        parts = (cfg.model, cfg.model.get('module') or cfg.model.backbone)
+        for part in parts:
+            part.pop('init_cfg', None)
+        model = REGISTRY.build(cfg.model)
+        build_optim_wrapper(model, Config(dict(wrapper=cfg.optim_wrapper)).wrapper)
+        trained[name] = {
+            name: p.numel()
+            for name, p in model.named_parameters()
+            if p.requires_grad and not name.startswith(('head.', 'teacher.'))
+        }
+    dense, lora = (trained[f'demo/ablation/vit_{kind}_tune.py'] for kind in ('gaug_dense', 'lora'))
+    assert len(trained) == 2
+    # GAug: 2 × 32 + 2, 32 + 1 and 1 in each of 4 blocks; LoRA of rank 4: 4 × (64 + 192)
+    assert all('.gaug.' in key for key in dense) and sum(dense.values()) == 4 * 100 == 400
+    assert all('.qkv.lora_' in key for key in lora) and sum(lora.values()) == 4 * 1024
 
 
 @pytest.mark.parametrize('size', ['small', 'base'])
@@ -260,8 +285,8 @@ def test_bases_export_no_variables_of_their_own():
     known = KEYS | set(inspect.signature(Runner.__init__).parameters)
     unknown = {name: set(load(name).keys()) - known for name in CONFIGS}
     assert not {name: keys for name, keys in unknown.items() if keys}
-    # 43, and two of land_cover's data: tiles and scenes
-    assert len([*ROOT.glob('configs/_base_/**/*.py')]) <= 45
+    # 43, two of land_cover's data (tiles and scenes), two of folders of GeoTIFF and NIfTI
+    assert len([*ROOT.glob('configs/_base_/**/*.py')]) <= 47
 
 
 def test_every_row_of_the_ablation_has_a_plain_and_a_locat_neighbour():
