@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino demo-satellite bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-families demo-attach demo-dino demo-satellite results bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -39,6 +39,10 @@ $(VENV)/.installed-satellite: $(VENV)/.installed requirements-satellite.txt
 
 demo-satellite: $(VENV)/.installed-satellite
 	$(BIN)/python tools/demo/run.py --satellite --seeds $(SEEDS)
+
+# Fails if a table of docs/results.md is not what the files in docs/results say.
+results: install
+	$(BIN)/python tools/misc/results.py
 
 bench: install
 	$(BIN)/python benchmarks/attention.py

@@ -80,6 +80,10 @@ def test_a_stale_table_is_an_error(page, capsys):
         tool['main'](['--page', str(page)])
 
 
+def test_the_page_is_what_its_summaries_say():
+    tool['main']([])
+
+
 def test_mistakes_are_named(page):
     page.write_text('No table.')
     with pytest.raises(ValueError, match='no line <!-- results'):
