@@ -138,7 +138,6 @@ class Experiment:
         repeats: train every model over several seeds.
         data: what the models are trained on.
         baseline: add a row for the nearest colour, see ``colour_baseline.py``.
-        median: draw the scenes in the middle of the last model's scores, not the first scenes.
     """
 
     rows: tuple[Row, ...]
@@ -151,7 +150,6 @@ class Experiment:
     repeats: bool = False
     data: Data = DIGITS
     baseline: bool = False
-    median: bool = False
 
     def root(self, smoke: bool) -> Path:
         """The folder of all runs."""
@@ -182,6 +180,5 @@ EXPERIMENTS = {
         repeats=True,
         data=LAND,
         baseline=True,
-        median=True,
     ),
 }

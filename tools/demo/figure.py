@@ -9,6 +9,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from look_inside import mean_iou
 from mmcv import imread
 from mmseg.apis import inference_model, init_model
 
@@ -25,7 +26,7 @@ _NO_LABEL = (40, 40, 40)
 def draw(
     models: dict[str, tuple[Path, Path]], scenes: Path, out: Path, paths: Sequence[Path]
 ) -> Path:
-    """Draw validation scenes, their masks and each model's predicted maps.
+    """Draw validation scenes, their masks and each model's predicted maps with their mIoU.
 
     Args:
         models: name -> (segmentation config, work directory of its training).
@@ -47,7 +48,7 @@ def draw(
             maps[name] = [
                 inference_model(model, str(p)).pred_sem_seg.data[0].numpy() for p in paths
             ]
-        if statistics:
+        if any('.gaug.' in key for key, _ in model.named_parameters()):  # not a constant Gaussian
             means = [torch.stack(layer).mean(0) for layer in statistics.values()]
             learned[name] = torch.stack(means).numpy()  # [blocks, 3]
         meta = model.cfg.test_dataloader.dataset.metainfo
@@ -64,9 +65,13 @@ def draw(
         shown = [images[i], palette[masks[i]], *(palette[maps[name][i]] for name in maps)]
         for axis, picture, title in zip(grid[i], shown, titles, strict=True):
             axis.imshow(picture, interpolation='nearest')
-            axis.set_axis_off()
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
             if i == 0:
                 axis.set_title(title)
+            if title in maps:
+                score = mean_iou(torch.from_numpy(maps[title][i]), masks[i])
+                axis.set_xlabel(f'mIoU {100 * score:.0f}', fontsize=8)
     handles = [
         plt.Rectangle((0, 0), 1, 1, facecolor=colour / 255, edgecolor='0.5', linewidth=0.5)
         for colour in palette[: len(classes)]

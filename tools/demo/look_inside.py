@@ -12,7 +12,7 @@ from locat_mm.analysis.inspection import Inspector
 from locat_mm.analysis.page import write_page
 from locat_mm.cli.pages import look_at
 
-__all__ = ['first_scenes', 'median_scenes', 'write_demo_page']
+__all__ = ['first_scenes', 'mean_iou', 'median_scenes', 'write_demo_page']
 
 #: Scenes that the model takes at a time.
 _BATCH = 50
@@ -64,14 +64,20 @@ def median_scenes(model: tuple[Path, Path], scenes: Path, count: int) -> list[Pa
         with torch.no_grad():
             results = inspector.model.test_step(pseudo_collate(samples))
         for path, result in zip(batch, results, strict=True):
-            scores[path] = _mean_iou(result.pred_sem_seg.data[0].cpu(), path, scenes)
+            truth = imread(scenes / 'annotations' / 'validation' / path.name, 'unchanged')
+            scores[path] = mean_iou(result.pred_sem_seg.data[0].cpu(), truth)
     ordered = sorted(paths, key=lambda path: (scores[path], path))
     first = max(len(ordered) // 2 - (count - 1) // 2, 0)
     return ordered[first : first + count]
 
 
-def _mean_iou(predicted: torch.Tensor, path: Path, scenes: Path) -> float:
-    truth = imread(scenes / 'annotations' / 'validation' / path.name, 'unchanged')
+def mean_iou(predicted: torch.Tensor, truth: np.ndarray) -> float:
+    """mIoU of one scene, within 0 and 1, over the classes that its mask or the map has.
+
+    Args:
+        predicted: map ``[H, W]``.
+        truth: mask ``[H, W]``; 255 has no label.
+    """
     areas = IoUMetric.intersect_and_union(predicted, torch.from_numpy(truth), 256, ignore_index=255)
     intersection, union = (area.numpy() for area in areas[:2])
     return float(np.mean(intersection[union > 0] / union[union > 0]))

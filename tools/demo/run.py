@@ -114,11 +114,7 @@ def main(argv: list[str] | None = None) -> None:
             for row in rows
         }
         scenes = experiment.data.scenes
-        shown = (
-            median_scenes(models[rows[-1].name], scenes, 4)
-            if experiment.median
-            else first_scenes(scenes, 4)
-        )
+        shown = median_scenes(models[rows[-1].name], scenes, 4)
         print(f'Picture: {draw(models, scenes, work_dir / experiment.picture, shown)}')
     if experiment.picture is not None and experiment.features:
         draw_gaussians_of(rows[-1], experiment, args.smoke)
