@@ -15,6 +15,7 @@ from mmseg.apis import inference_model, init_model
 
 from locat_mm.analysis import record_gaug_statistics
 from locat_mm.checkpoint import read_state_dict
+from locat_mm.layers import GaussianAugment
 
 __all__ = ['draw']
 
@@ -48,7 +49,8 @@ def draw(
             maps[name] = [
                 inference_model(model, str(p)).pred_sem_seg.data[0].numpy() for p in paths
             ]
-        if any('.gaug.' in key for key, _ in model.named_parameters()):  # not a constant Gaussian
+        # A constant Gaussian has statistics, too, but has not learned them.
+        if any(isinstance(module, GaussianAugment) for module in model.modules()):
             means = [torch.stack(layer).mean(0) for layer in statistics.values()]
             learned[name] = torch.stack(means).numpy()  # [blocks, 3]
         meta = model.cfg.test_dataloader.dataset.metainfo
