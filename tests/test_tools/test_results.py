@@ -63,7 +63,8 @@ def test_a_difference_holds_as_the_t_test_says():
 
 
 def test_means_deviations_and_the_papers_numbers(page):
-    _, _, vit, other = written(page, 'quality')
+    _, _, vit, other = written(page, 'paper')
+    assert written(page, 'quality')[2] == vit[:-1]
     deviations = [(sum((v - 80.7) ** 2 for v in TOP1['ViT']) / 4) ** 0.5, 2.5**0.5 / 2**0.5]
     assert vit[:2] == ['ViT', f'80.70 ± {deviations[0]:.2f}']
     assert vit[2] == f'20.50 ± {deviations[1]:.2f}' and vit[3:] == ['5', '1,234', '72.39 / 17.30']
@@ -89,7 +90,7 @@ def test_mistakes_are_named(page):
     with pytest.raises(ValueError, match='no line <!-- results'):
         tool['main'](['--page', str(page)])
     page.write_text(PAGE.format('quality', '').replace('quality', 'qualities'))
-    with pytest.raises(ValueError, match="no table 'qualities'; there are quality, differences"):
+    with pytest.raises(ValueError, match="no table 'qualities'; there are quality, paper, differences"):
         tool['main'](['--page', str(page)])
     with pytest.raises(ValueError, match='at least two seeds, got 1'):
         tool['paired_interval'](np.array([1.0]))
