@@ -5,7 +5,8 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any
 
-from mmengine.dist import is_main_process
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_world_size, is_main_process
 
 from ..checkpoint.finding import find_resumable
 from ..helpers import add_note, doing
@@ -50,6 +51,11 @@ def annotate_runner(kind: Any) -> Any:
                         add_note(error, _how_to_resume(self.work_dir))
                 raise
 
+        def build_train_loop(self, loop: Any) -> Any:
+            built = super().build_train_loop(loop)
+            _check_batches(built.dataloader)
+            return built
+
         _has_started = False
 
         def call_hook(self, fn_name: str, **kwargs: Any) -> None:
@@ -61,9 +67,18 @@ def annotate_runner(kind: Any) -> Any:
         Annotated.setup_env = _with_own_timestamp(kind.setup_env)
     for name, what in _STEPS.items():
         if hasattr(kind, name):
-            setattr(Annotated, name, doing(what)(getattr(kind, name)))
+            setattr(Annotated, name, doing(what)(getattr(Annotated, name)))
     Annotated.__name__ = Annotated.__qualname__ = kind.__name__
     return Annotated
+
+
+def _check_batches(loader: Any) -> None:
+    if not len(loader) and not isinstance(loader.sampler, InfiniteSampler):
+        raise ValueError(
+            f'{len(loader.dataset)} training samples make no batch of {loader.batch_size} on '
+            f'{get_world_size()} processes: give a smaller train_dataloader.batch_size, or '
+            'drop_last=False'
+        )
 
 
 #: How many runs of this process began in which second.

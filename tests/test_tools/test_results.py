@@ -90,7 +90,9 @@ def test_mistakes_are_named(page):
     with pytest.raises(ValueError, match='no line <!-- results'):
         tool['main'](['--page', str(page)])
     page.write_text(PAGE.format('quality', '').replace('quality', 'qualities'))
-    with pytest.raises(ValueError, match="no table 'qualities'; there are quality, paper, differences"):
+    with pytest.raises(
+        ValueError, match="no table 'qualities'; there are quality, paper, differences"
+    ):
         tool['main'](['--page', str(page)])
     with pytest.raises(ValueError, match='at least two seeds, got 1'):
         tool['paired_interval'](np.array([1.0]))

@@ -33,10 +33,10 @@ class DenseDINO(DINO):
         ValueError: if there is a neck, or ``base_momentum`` is outside (0, 1).
     """
 
-    def __init__(self, *args: Any, neck: dict | None = None, **kwargs: Any) -> None:
+    def __init__(self, backbone: dict, head: dict, neck: dict | None = None, **kwargs: Any) -> None:
         if neck is not None:
             raise ValueError(f'DenseDINO has no objective on the class token, got neck={neck}')
-        super().__init__(*args, neck=None, **kwargs)
+        super().__init__(backbone, head, **kwargs)
 
     def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
         """The teacher's features, averaged over the patches.

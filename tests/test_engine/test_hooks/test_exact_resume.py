@@ -180,6 +180,14 @@ def test_another_batch_size_is_told_and_goes_on_from_the_same_part(
     assert torch.load(last, weights_only=False)['meta']['iter'] == 24
 
 
+def test_fewer_samples_than_a_batch_are_an_error(workplace, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace.folder)
+    with pytest.raises(
+        ValueError, match=r'\d+ training samples make no batch of 4000 on 1 processes'
+    ):
+        train('locatvit_classify', tmp_path, **{'train_dataloader.batch_size': 4000})
+
+
 def test_processes_that_resume_from_different_iterations_fail(workplace, tmp_path, monkeypatch):
     """As where only one node has the checkpoint; the other starts anew."""
     monkeypatch.chdir(workplace.folder)
