@@ -136,7 +136,8 @@ def test_family(family, gaug, tmp_path):
     check(network_of('mmseg', backbone), tmp_path, static=family == 'Swin')
 
 
-@pytest.mark.parametrize('host', all_but(ATTACHED, 'mmseg ViT'))
+@pytest.mark.export
+@pytest.mark.parametrize('host', ATTACHED)
 def test_attached(host, tmp_path):
     scope, backbone = ATTACHED[host]
     network = network_of(scope, dict(type='locat_mm.LocAt', backbone=backbone))

@@ -81,6 +81,7 @@ def run_onnx(file, image):
     return torch.from_numpy(out), session.get_modelmeta().custom_metadata_map
 
 
+@pytest.mark.export
 def test_segmentor_at_another_size(make, main, tmp_path, capsys):
     config, checkpoint, model = make('segmentor')
     options = ['--output', 'argmax', '--with-normalization', '--repeats', '1']
