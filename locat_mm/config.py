@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from .helpers import doing
 
-__all__ = ['check_keys', 'config_path', 'image_channels', 'load_config', 'walk']
+__all__ = ['check_keys', 'config_path', 'image_channels', 'kind_of', 'load_config', 'walk']
 
 
 @doing('reading the config')
@@ -80,6 +80,12 @@ def walk(cfg: Any, key: str = '') -> Iterator[tuple[str, Any]]:
         return
     for name, child in children:
         yield from walk(child, f'{key}.{name}' if key else str(name))
+
+
+def kind_of(part: dict) -> str:
+    """The name of the class that a config builds, without its scope; ``'None'`` without a type."""
+    kind = part.get('type')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
 def image_channels(model: dict) -> int:

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 
 from ..analysis.overlay import make_palette
 from ..checkpoint import check_fit, read_content, read_state_dict, trust_checkpoints, unwrap
-from ..config import image_channels, walk
+from ..config import image_channels, kind_of, walk
 from ..datasets import check_channels
-from ..datasets.channel_checks import kind_of
+from ..datasets.channel_checks import count_windows
 from .class_names import check_count, find_classes
 from .rasters import FileReader, find_loader
 
@@ -108,7 +108,9 @@ class Segmentor:
         if self.reader is None:
             self(np.zeros((*size, 3), np.uint8))
         else:
-            trial = np.zeros((*size, self._loaded_channels(cfg)), np.float32)
+            # As loaded: several windows of a CT make channels of one.
+            has_windows = count_windows(cfg.test_dataloader.dataset.pipeline) > 1
+            trial = np.zeros((*size, 1 if has_windows else channels), np.float32)
             self(dict(img_path='', img=trial, img_shape=tuple(size), ori_shape=tuple(size)))
         self.is_split = False
 
@@ -143,13 +145,6 @@ class Segmentor:
         if window is not None:
             model.test_cfg = self._slide
         return window is None
-
-    def _loaded_channels(self, cfg: Config) -> int:
-        """Channels as loaded: the windows of a CT become channels later."""
-        steps = cfg.test_dataloader.dataset.pipeline
-        windows = [step.get('window') for step in steps if kind_of(step) == 'CTWindow']
-        is_split = bool(windows) and isinstance(windows[0], (list, tuple)) and len(windows[0]) > 1
-        return 1 if is_split else image_channels(cfg.model)
 
     def __call__(self, image: np.ndarray | dict) -> np.ndarray:
         """

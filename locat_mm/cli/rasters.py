@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from mmengine.registry import TRANSFORMS
 
+from ..config import kind_of
 from ..datasets import BadSampleError
-from ..datasets.channel_checks import LOADERS, kind_of
+from ..datasets.channel_checks import LOADERS
 from ..datasets.file_annotations import EMPTY, NODATA
 from ..datasets.nifti import count_slices
 from .pictures import SUFFIXES, Picture

@@ -1,12 +1,12 @@
 """Checks that model, preprocessor and pipelines of a config are for the same channels."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..config import image_channels, walk
+from ..config import image_channels, kind_of, walk
 from .wrappers import leaves
 
-__all__ = ['LOADERS', 'check_channels', 'kind_of']
+__all__ = ['LOADERS', 'check_channels', 'count_windows']
 
 #: Loading transforms of images of any number of channels.
 LOADERS = ('LoadGeoTIFF', 'LoadNIfTI')
@@ -51,10 +51,10 @@ def check_channels(cfg: Any) -> None:
             _check_pipeline(f'{name}_dataloader', steps, own, preprocessor)
 
 
-def kind_of(step: dict) -> str:
-    """The name of a transform's class in its config, without scope."""
-    kind = step.get('type')
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+def count_windows(steps: Iterable[dict]) -> int:
+    """Windows of the CTWindow of a pipeline, each of which gives a channel; 0 without one."""
+    windows = next((step.get('window') for step in steps if kind_of(step) == 'CTWindow'), ())
+    return len(windows) if isinstance(windows, (list, tuple)) else 1
 
 
 def _steps(pipeline: Any) -> Iterator[dict]:
@@ -89,9 +89,9 @@ def _check_pipeline(loader: str, steps: list[dict], own: int, preprocessor: dict
         kind = kind_of(found)
         chosen = found.get('bands' if kind == 'LoadGeoTIFF' else 'channels')
         given = len(chosen) if chosen else None
-        windows = next((s.get('window') for s in steps if kind_of(s) == 'CTWindow'), None)
-        if isinstance(windows, (list, tuple)) and len(windows) > 1:
-            given = len(windows)
+        windows = count_windows(steps)
+        if windows > 1:
+            given = windows
         if given not in (None, own):
             raise ValueError(
                 f'{loader}: {kind} and what follows it give {given} channels, and '

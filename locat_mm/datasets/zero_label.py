@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
-from ..config import walk
+from ..config import kind_of, walk
 from .report import ValueUse
 
 __all__ = ['check_zero_label', 'choose_zero_label']
@@ -33,8 +33,7 @@ def check_zero_label(loader: str, cfg: dict, scope: str) -> None:
             continue
         for _, step in walk(dataset['pipeline']):
             in_pipeline = step.get('reduce_zero_label')
-            kind = getattr(step.get('type'), '__name__', str(step.get('type')))
-            if in_pipeline is None or not kind.endswith('Annotations'):
+            if in_pipeline is None or not kind_of(step).endswith('Annotations'):
                 continue
             in_dataset = dataset.get('reduce_zero_label')
             given = 'is set' if in_dataset is not None else 'is the default'

@@ -91,11 +91,12 @@ def main(argv: list[str] | None = None) -> None:
         summary = [dict(average(results[row]), seeds=len(seeds)) for row in rows]
     else:
         summary = [results[row][0] for row in rows]
+    runs = {row.name: results[row] for row in rows}
     if experiment.baseline:
-        summary.insert(0, colour_baseline(experiment.data.scenes))
+        baseline = colour_baseline(experiment.data.scenes)
+        summary.insert(0, baseline)
+        runs = {baseline['name']: [baseline], **runs}
     if experiment.repeats:
-        runs = {entry['name']: [entry] for entry in summary[:1] if experiment.baseline}
-        runs |= {row.name: results[row] for row in rows}
         command = f'python tools/demo/run.py --{chosen[0]} --seeds {args.seeds}'
         (work_dir / 'results.json').write_text(json.dumps(collect(runs, command), indent=1) + '\n')
     summary_file = work_dir / f'{experiment.summary}.json'

@@ -195,19 +195,7 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
         if part == 'segment':
             options.append(f'model.backbone.init_cfg.checkpoint={checkpoints["classify"]}')
         if part == 'segment' or row.trains:
-            with add_elapsed_time(work_dir / 'seconds'):
-                run_command(
-                    label,
-                    part_dir / 'train.txt',
-                    experiment.command(
-                        'train',
-                        [
-                            *(config, '--work-dir', str(part_dir), '--resume'),
-                            *('--cfg-options', *options),
-                        ],
-                    ),
-                )
-            checkpoints[part] = last_checkpoint(part_dir)
+            checkpoints[part] = train(label, config, part_dir, options, experiment)
         out = part_dir / 'metrics.json'
         run_command(
             f'{label}, test',
@@ -231,6 +219,25 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
     return write_result(work_dir, result)
 
 
+def train(label: str, config: str, folder: Path, options: list[str], experiment: Experiment) -> str:
+    """Train a config, or continue where an earlier run stopped.
+
+    Args:
+        label: the training's name, for messages.
+        config: its file.
+        folder: of logs and checkpoints. The wall time is added to ``seconds`` beside it.
+        options: ``--cfg-options``.
+        experiment: says how tools are called.
+
+    Returns:
+        the last checkpoint.
+    """
+    args = [config, '--work-dir', str(folder), '--resume', '--cfg-options', *options]
+    with add_elapsed_time(folder.with_name('seconds')):
+        run_command(label, folder / 'train.txt', experiment.command('train', args))
+    return last_checkpoint(folder)
+
+
 def tune(row: Row, seed: int, experiment: Experiment, smoke: bool, start: str) -> str:
     """Train a few numbers of a trained classifier.
 
@@ -247,11 +254,8 @@ def tune(row: Row, seed: int, experiment: Experiment, smoke: bool, start: str) -
     out = work_dir / 'classify' / 'tuned.pth'
     print(f'{label} ...', flush=True)
     options = [f'randomness.seed={seed}', f'{row.tunes}={start}', *(SMOKE['tune'] if smoke else ())]
-    args = [str(experiment.data.config(f'{row.stem}_tune')), '--work-dir', str(folder), '--resume']
-    with add_elapsed_time(work_dir / 'seconds'):
-        command = experiment.command('train', [*args, '--cfg-options', *options])
-        run_command(label, folder / 'train.txt', command)
-    write_tuned(start, last_checkpoint(folder), out)
+    config = str(experiment.data.config(f'{row.stem}_tune'))
+    write_tuned(start, train(label, config, folder, options, experiment), out)
     (out.parent / 'last_checkpoint').write_text(str(out))
     return str(out)
 

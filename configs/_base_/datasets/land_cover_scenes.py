@@ -1,4 +1,7 @@
-# land_cover's scenes with masks. Value 255 (water, wetlands, towns) has no label.
+# land_cover's scenes with masks, read as digit_scenes.py reads its scenes. Value 255 (water,
+# wetlands, towns) has no label.
+_base_ = ['digit_scenes.py']
+
 dataset_source = 'land_cover: run python tools/dataset_converters/land_cover.py'
 data_root = 'data/land_cover/scenes'
 num_classes = 7
@@ -27,35 +30,11 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     test_pipeline[-1],
 ]
+tta_pipeline = None
 train_dataloader = dict(
-    batch_size=8,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='InfiniteSampler', shuffle=True),
-    dataset=dict(
-        type='BaseSegDataset',
-        data_root=data_root,
-        metainfo=metainfo,
-        img_suffix='.png',
-        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
-        pipeline=train_pipeline,
-    ),
+    batch_size=8, dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
 )
 val_dataloader = dict(
-    batch_size=16,
-    num_workers=1,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type='BaseSegDataset',
-        data_root=data_root,
-        metainfo=metainfo,
-        img_suffix='.png',
-        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
-        pipeline=test_pipeline,
-    ),
+    batch_size=16, dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline)
 )
 test_dataloader = val_dataloader
-
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-test_evaluator = val_evaluator

@@ -9,7 +9,7 @@ from mmengine.logging import MessageHub
 from torch import Tensor
 
 from ...registry import MODELS, register
-from .dino import DINO
+from .dino import DINO, check_crops
 
 __all__ = ['DenseDINO']
 
@@ -27,7 +27,11 @@ class DenseDINO(DINO):
     distances serve the patches.
 
     Args:
-        as those of :class:`DINO`; ``backbone`` must return ``[B, C, H, W]``.
+        backbone: must return ``[B, C, H, W]``, e.g. ``out_type='featmap'``.
+        head: projection of each patch, :class:`DINOHead`.
+        neck: must be None; it is an argument because configs of DINO have it.
+        **kwargs: ``loss``, ``base_momentum``, ``data_preprocessor`` and ``init_cfg`` of
+            :class:`DINO`.
 
     Raises:
         ValueError: if there is a neck, or ``base_momentum`` is outside (0, 1).
@@ -67,11 +71,7 @@ class DenseDINO(DINO):
             ValueError: if there are not two crops of one size, or the features are not
                 ``[B, C, H, W]``.
         """
-        if not isinstance(inputs, (list, tuple)):
-            raise TypeError(
-                f'a list of crops expected, got {type(inputs).__name__}: the pipeline needs '
-                'MultiView'
-            )
+        check_crops(inputs)
         sizes = [tuple(crop.shape[-2:]) for crop in inputs]
         if len(sizes) != 2 or sizes[0] != sizes[1]:
             raise ValueError(f'two crops of one size needed, got crops of {sizes} pixels')

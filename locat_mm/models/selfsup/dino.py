@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...registry import MODELS, register
 
-__all__ = ['DINO']
+__all__ = ['DINO', 'check_crops']
 
 #: Number of global crops. They are the first crops of an image; the teacher sees only them.
 _NUM_GLOBAL = 2
@@ -112,11 +112,7 @@ class DINO(BaseSelfSupervisor):
             TypeError: if ``inputs`` is no sequence of crops.
             ValueError: if there are fewer than two crops, or the features are not ``[B, C]``.
         """
-        if not isinstance(inputs, (list, tuple)):
-            raise TypeError(
-                f'a list of crops expected, got {type(inputs).__name__}: the pipeline needs '
-                'MultiView'
-            )
+        check_crops(inputs)
         if len(inputs) < _NUM_GLOBAL:
             raise ValueError(f'{_NUM_GLOBAL} global crops needed, got {len(inputs)} crops')
         epoch = MessageHub.get_current_instance().get_info('epoch') or 0
@@ -132,6 +128,14 @@ class DINO(BaseSelfSupervisor):
     def _student(self) -> nn.ModuleDict:
         parts = dict(backbone=self.backbone, neck=self.neck, head=self.head)
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+
+def check_crops(inputs: Any) -> None:
+    """Raise a TypeError if a model does not get a list of crops."""
+    if not isinstance(inputs, (list, tuple)):
+        raise TypeError(
+            f'a list of crops expected, got {type(inputs).__name__}: the pipeline needs MultiView'
+        )
 
 
 class _Teacher(CosineEMA):
