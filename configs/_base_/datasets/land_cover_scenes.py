@@ -30,7 +30,6 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5, direction='vertical'),
     test_pipeline[-1],
 ]
-tta_pipeline = None
 train_dataloader = dict(
     batch_size=8, dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline)
 )
