@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-families demo-attach demo-dino demo-satellite results bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-grid demo-families demo-attach demo-dino demo-satellite results bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -22,6 +22,9 @@ demo: install
 
 demo-ablation: install
 	$(BIN)/python tools/demo/run.py --ablation --seeds $(SEEDS)
+
+demo-grid: install
+	$(BIN)/python tools/demo/run.py --grid --seeds $(SEEDS)
 
 demo-families: install
 	$(BIN)/python tools/demo/run.py --families

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -95,6 +96,20 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
     assert [run['top1'] for run in results['rows'][0]['runs']] == [80.0, 84.0]
     assert results['about']['command'] == 'python tools/demo/run.py --ablation --seeds 2'
     assert summary[0]['knn'] == 71.0 and '71.00 ± 1.41' in printed and '9.00 ± 0.00' in printed
+
+
+def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
+    # One of three models, to save time; test_demo_grid.py holds all configs to the demo's.
+    experiment = run.EXPERIMENTS['grid']
+    chosen = replace(experiment, rows=experiment.rows[1:2])
+    monkeypatch.setitem(run.EXPERIMENTS, 'grid', chosen)
+    forked(['--grid', '--smoke', '--seeds', '1'])
+    results = workplace.folder / 'work_dirs' / 'demo_grid_smoke' / 'results.json'
+    (row,) = json.loads(results.read_text())['rows']
+    assert row['name'] == 'LocAtViT' and len(row['runs']) == 1
+    assert {'top1', 'miou', 'knn', 'in_context', 'seconds'} == set(row['runs'][0])
+    # patches of 4: 108 more positions of width 64, filters of 16 pixels in place of 64
+    assert row['params'] == 215_244 + 64 * (144 - 36) - 64 * 3 * (64 - 16)
 
 
 def test_families_run_through_the_dist_tools(workplace, forked, capsys):

@@ -110,6 +110,12 @@ FAMILIES = (
         for locat in ('', 'LocAt')
     ),
 )
+FINE_VIT = Row('ViT', 'grid/vit_patch4')
+GRID = (
+    FINE_VIT,
+    Row('LocAtViT', 'grid/locatvit_patch4'),
+    Row('ViT + fixed Gaussian', 'grid/vit_patch4_fixed', FINE_VIT, trains=False),
+)
 SATELLITE = (
     DEMO[0],
     Row('ViT + fixed Gaussian', 'vit_fixed', DEMO[0], trains=False),
@@ -171,6 +177,7 @@ class Experiment:
 EXPERIMENTS = {
     'demo': Experiment(DEMO, 'demo', picture='demo.png', features=True),
     'ablation': Experiment(ABLATION, 'demo_ablation', features=True, repeats=True),
+    'grid': Experiment(GRID, 'demo_grid', features=True, repeats=True),
     'families': Experiment(FAMILIES, 'demo_families', SHORT, processes=2),
     'attach': Experiment(ATTACH, 'demo', summary='attach', picture='attach.png'),
     'satellite': Experiment(

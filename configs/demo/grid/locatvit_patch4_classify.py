@@ -1,0 +1,3 @@
+_base_ = ['../locatvit_classify.py']
+
+model = dict(backbone=dict(patch_size=4))
