@@ -1,7 +1,8 @@
 """Write the tables of docs/results.md from the summaries of runs in docs/results/.
 
 A table stands between ``<!-- results: SUMMARY TABLE -->`` and ``<!-- end -->``. By default the
-tables are only compared with the summaries, and a difference is an error.
+tables are only compared with the summaries, and a difference is an error. Figures are drawn beside
+the summaries.
 """
 
 import argparse
@@ -11,19 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from result_figures import FIGURES, draw
 from scipy import stats
+from summaries import METRICS, metrics_of, paired_differences, pairs_of, values_of
 
 from locat_mm.checkpoint import write_beside
 from locat_mm.cli.reporting import reports_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-#: metric in a summary -> header
-METRICS = {
-    'top1': 'top-1 (%)',
-    'miou': 'linear mIoU (%)',
-    'in_context': 'in-context mIoU (%)',
-    'knn': 'k-NN (%)',
-}
 #: rows of the paper's ablation: ImageNet top-1 and ADE20K mIoU of the tiny models
 PAPER = {
     'ViT': '72.39 / 17.30',
@@ -60,16 +56,6 @@ def holds(differences: np.ndarray) -> bool:
     return bool(abs(np.mean(differences)) > half)
 
 
-def values_of(row: dict, metric: str) -> np.ndarray:
-    """A metric of one model, seed by seed."""
-    return np.array([run[metric] for run in row['runs']])
-
-
-def metrics_of(summary: dict) -> list[str]:
-    runs = [run for row in summary['rows'] for run in row['runs']]
-    return [metric for metric in METRICS if any(metric in run for run in runs)]
-
-
 def quality_table(summary: dict) -> list[list[str]]:
     """Mean ± sample deviation of every model."""
     metrics, rows = metrics_of(summary), summary['rows']
@@ -104,14 +90,27 @@ def difference_table(summary: dict) -> list[list[str]]:
     first, *others = whole
     table = [[f'minus {first["name"]}', *(METRICS[metric] for metric in metrics)]]
     for row in others:
-        cells = [row['name']]
-        for metric in metrics:
-            count = min(len(first['runs']), len(row['runs']))
-            differences = values_of(row, metric)[:count] - values_of(first, metric)[:count]
-            low, high = paired_interval(differences)
-            cell = f'{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]'
-            cells.append(f'**{cell}**' if holds(differences) else cell)
-        table.append(cells)
+        found = [paired_differences(row, first, metric) for metric in metrics]
+        table.append([row['name'], *map(difference_cell, found)])
+    return table
+
+
+def difference_cell(differences: np.ndarray) -> str:
+    """Mean and 95 % interval of paired differences, bold if the mean :func:`holds`."""
+    low, high = paired_interval(differences)
+    cell = f'{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]'
+    return f'**{cell}**' if holds(differences) else cell
+
+
+def gain_table(summary: dict) -> list[list[str]]:
+    """LocAtViT minus ViT for every width and number of images of ``make demo-growth``."""
+    metrics = metrics_of(summary)
+    headers = [METRICS[metric] for metric in metrics]
+    table = [['width', 'parameters of ViT', 'images', *headers, 'seeds']]
+    for pair in pairs_of(summary):
+        gains = [pair.gains(metric) for metric in metrics]
+        size = [str(pair.width), f'{pair.plain["params"]:,}', f'{pair.images:,}']
+        table.append([*size, *map(difference_cell, gains), str(len(gains[0]))])
     return table
 
 
@@ -124,6 +123,7 @@ TABLES: dict[str, Callable[[dict], list[list[str]]]] = {
     'quality': quality_table,
     'paper': paper_table,
     'differences': difference_table,
+    'gains': gain_table,
     'about': about_table,
 }
 
@@ -159,9 +159,13 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--page', type=Path, default=ROOT / 'docs' / 'results.md')
     parser.add_argument('--write', action='store_true', help='write the tables into the page')
+    parser.add_argument(
+        '--figures', action='store_true', help=f'draw the figures: {", ".join(FIGURES)}'
+    )
     args = parser.parse_args(argv)
     text = args.page.read_text(encoding='utf-8')
-    filled = fill(text, args.page.with_suffix(''))
+    folder = args.page.with_suffix('')
+    filled = fill(text, folder)
     if args.write:
         with write_beside(args.page) as beside:
             beside.write_text(filled, encoding='utf-8')
@@ -172,6 +176,11 @@ def main(argv: list[str] | None = None) -> None:
             f'{args.page} is not what its summaries say; run this tool with --write:\n'
             + '\n'.join(stale)
         )
+    if args.figures:
+        drawn = draw(folder)
+        for name in FIGURES:
+            path = folder / f'{name}.png'
+            print(f'{path}: drawn' if path in drawn else f'{path}: no {name}.json to draw it from')
     print(f'{args.page}: {len(_BLOCK.findall(text))} tables, as the summaries say')
 
 
