@@ -1,5 +1,6 @@
 """The demo's wiring, its table and its picture; not its numbers."""
 
+import argparse
 import json
 import sys
 from dataclasses import replace
@@ -7,10 +8,12 @@ from pathlib import Path
 
 import cv2
 import dino
+import numpy as np
 import pytest
 import run
 import steps
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
+from summaries import pairs_of
 
 
 @pytest.fixture
@@ -110,6 +113,57 @@ def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
     assert {'top1', 'miou', 'knn', 'in_context', 'seconds'} == set(row['runs'][0])
     # patches of 4: 108 more positions of width 64, filters of 16 pixels in place of 64
     assert row['params'] == 215_244 + 64 * (144 - 36) - 64 * 3 * (64 - 16)
+
+
+def test_growth_options_make_wider_models(workplace, forked, monkeypatch, capsys):
+    # One row for real; the others' results are there.
+    experiment = run.EXPERIMENTS['growth']
+    folder = workplace.folder / 'work_dirs' / 'demo_growth_smoke'
+    for row in experiment.rows:
+        file = experiment.work_dir(row, 0, smoke=True) / 'result.json'
+        if row.name == 'LocAtViT, width 128, 12000 images':
+            continue
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(dict(name=row.name, top1=1.0, miou=2.0, params=3, seconds=4.0)))
+        file.with_name('fingerprint').write_text(steps.fingerprint(row, experiment, smoke=True))
+    forked(['--growth', '--smoke', '--seeds', '1'])
+    assert capsys.readouterr().out.count('already done') == 11
+    results = json.loads((folder / 'results.json').read_text())
+    pairs = pairs_of(results)
+    assert [(pair.width, pair.images) for pair in pairs] == [
+        *((64, images) for images in (1500, 3000, 6000, 12000)),
+        *((128, 12000), (256, 12000)),
+    ]
+    blocks = 4 * (12 * 128**2 + 13 * 128)  # layers of a ViT block, their biases and two norms
+    embeddings = 128 * (3 * 64 + 1 + 1 + 37)  # patches, bias, class token, positions
+    gaug = 4 * (32 * 3 + 3)  # per head of 32 channels: as many as in the demo
+    assert pairs[4].locat['params'] == blocks + embeddings + gaug + 2 * 128
+
+
+@pytest.mark.parametrize('images', [1500, 3000, 6000])
+def test_fewer_images_keep_classes_and_updates(images):
+    rows = [row for row in run.EXPERIMENTS['growth'].rows if f' {images} images' in row.name]
+    assert [row.name.partition(',')[0] for row in rows] == ['ViT', 'LocAtViT']
+    for row in rows:
+        demo = Config.fromfile(dino.DIGITS.config(f'{row.stem}_classify'))
+        cfg = Config.fromfile(dino.DIGITS.config(f'{row.stem}_classify'))
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        options = parser.parse_args(['--cfg-options', *row.options['classify']]).cfg_options
+        cfg.merge_from_dict(options)
+        assert cfg.model == demo.model  # the width is the demo's
+        chosen = np.array(cfg.train_dataloader.dataset['indices'])
+        # 1,200 images of each class, sorted by class
+        assert np.bincount(chosen // 1200).tolist() == [images // 10] * 10
+        assert len(set(chosen)) == images
+
+        def updates(cfg, count):
+            per_epoch = count // cfg.train_dataloader.batch_size
+            warm_up, decay = cfg.param_scheduler
+            assert decay.begin == warm_up.end
+            return np.array([per_epoch * warm_up.end, per_epoch * cfg.train_cfg.max_epochs])
+
+        np.testing.assert_allclose(updates(cfg, images), updates(demo, 12000), rtol=0.02)
 
 
 def test_families_run_through_the_dist_tools(workplace, forked, capsys):

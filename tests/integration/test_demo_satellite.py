@@ -57,8 +57,9 @@ def test_from_data_to_table_and_picture(tmp_path, monkeypatch, capsys):
 
 def test_the_demo_of_digits_keeps_its_place():
     experiments = run.EXPERIMENTS
+    names = ('demo', 'ablation', 'grid', 'growth', 'families', 'attach')
     assert {name: e.data.name for name, e in experiments.items() if name != 'satellite'} == {
-        name: 'digit_scenes' for name in ('demo', 'ablation', 'grid', 'families', 'attach')
+        name: 'digit_scenes' for name in names
     }
     row = experiments['ablation'].rows[1]
     assert steps.feature_configs(row, experiments['ablation'].data) == [

@@ -1,7 +1,7 @@
 """The demo's experiments: which models are trained, on which data, with which options."""
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 __all__ = ['DEMO', 'DIGITS', 'EXPERIMENTS', 'LAND', 'ROOT', 'SMOKE', 'Data', 'Experiment', 'Row']
@@ -65,6 +65,8 @@ class Row:
         trains: False if the classifier is that of ``start`` without any training.
         tunes: the key of the checkpoint in ``{stem}_tune.py``, if that config trains a few numbers
             of the classifier of ``start``.
+        variant: name of the folder of what ``options`` make of the configs.
+        options: ``'classify'`` or ``'segment'`` -> ``--cfg-options`` of that training and test.
     """
 
     name: str
@@ -72,6 +74,8 @@ class Row:
     start: 'Row | None' = None
     trains: bool = True
     tunes: str | None = None
+    variant: str = ''
+    options: dict[str, list[str]] = field(default_factory=dict, hash=False)
 
     @property
     def source(self) -> 'Row':
@@ -115,6 +119,51 @@ GRID = (
     FINE_VIT,
     Row('LocAtViT', 'grid/locatvit_patch4'),
     Row('ViT + fixed Gaussian', 'grid/vit_patch4_fixed', FINE_VIT, trains=False),
+)
+#: the demo's images for pretraining
+ALL_IMAGES = 12_000
+
+
+def grown(width: int, images: int) -> tuple[Row, ...]:
+    """ViT and LocAtViT of another width, pretrained on some of the images.
+
+    A head has 32 channels, as in the demo. The numbers of updates, and of those in warm-up, are the
+    demo's within 2 %: fewer images are seen more often.
+
+    Args:
+        width: channels of a token, a multiple of 32.
+        images: number of images; it divides ``ALL_IMAGES``.
+
+    Returns:
+        the row of ViT and that of LocAtViT.
+    """
+    heads, repeats = width // 32, ALL_IMAGES // images
+    arch = [f'model.backbone.arch.{key}' for key in (f'embed_dim={width}', f'num_heads={heads}')]
+    classify = [*arch, f'model.head.in_channels={width}']
+    if repeats > 1:
+        # The images are sorted by class, so every n-th makes a subset with as many of each.
+        indices = ','.join(map(str, range(0, ALL_IMAGES, repeats)))
+        classify += [
+            *(f'train_dataloader.dataset.indices={indices}', f'train_cfg.max_epochs={8 * repeats}'),
+            *(f'param_scheduler.0.end={repeats}', f'param_scheduler.1.begin={repeats}'),
+            f'train_cfg.val_interval={4 * repeats}',
+        ]
+    segment = [*arch, f'model.decode_head.in_channels={width}']
+    prr = dict(ViT=[], LocAtViT=[f'model.neck.num_heads={heads}'])
+    return tuple(
+        replace(
+            row,
+            name=f'{row.name}, width {width}, {images} images',
+            variant=f'width{width}_images{images}',
+            options=dict(classify=classify + prr[row.name], segment=segment),
+        )
+        for row in DEMO
+    )
+
+
+GROWTH = (
+    *(row for images in (1500, 3000, 6000) for row in grown(64, images)),
+    *(row for width in (64, 128, 256) for row in grown(width, ALL_IMAGES)),
 )
 SATELLITE = (
     DEMO[0],
@@ -163,7 +212,7 @@ class Experiment:
 
     def work_dir(self, row: Row, seed: int, smoke: bool) -> Path:
         """The folder of one run."""
-        return self.root(smoke) / row.stem / f'seed{seed}'
+        return self.root(smoke) / row.stem / row.variant / f'seed{seed}'
 
     def command(self, tool: str, args: list[str]) -> list[str]:
         """The command line of a tool, such as ``'train'``, as a user would type it."""
@@ -178,6 +227,7 @@ EXPERIMENTS = {
     'demo': Experiment(DEMO, 'demo', picture='demo.png', features=True),
     'ablation': Experiment(ABLATION, 'demo_ablation', features=True, repeats=True),
     'grid': Experiment(GRID, 'demo_grid', features=True, repeats=True),
+    'growth': Experiment(GROWTH, 'demo_growth', repeats=True),
     'families': Experiment(FAMILIES, 'demo_families', SHORT, processes=2),
     'attach': Experiment(ATTACH, 'demo', summary='attach', picture='attach.png'),
     'satellite': Experiment(

@@ -2,10 +2,11 @@
 
 Every step calls a tool that a real run uses (tools/train.py, tools/test.py,
 tools/analysis_tools); only the configs and the data are small. ``--ablation`` trains the models of
-the ablation over several seeds, ``--grid`` three of them with patches of half the side.
-``--families`` trains every family for a few epochs through the dist tools. ``--attach`` attaches
-LocAt to the ViT that the demo pretrained. ``--satellite`` trains on land cover from space, over
-several seeds. An interrupted run continues where it stopped.
+the ablation over several seeds, ``--grid`` three of them with patches of half the side, and
+``--growth`` the demo's two models with more parameters and with fewer images. ``--families``
+trains every family for a few epochs through the dist tools. ``--attach`` attaches LocAt to the ViT
+that the demo pretrained. ``--satellite`` trains on land cover from space, over several seeds. An
+interrupted run continues where it stopped.
 """
 
 import argparse
@@ -39,6 +40,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument('--ablation', action='store_true', help='the ablation, over several seeds')
     kind.add_argument('--grid', action='store_true', help='patches of half the side, several seeds')
+    kind.add_argument('--growth', action='store_true', help='more parameters, or fewer images')
     kind.add_argument('--families', action='store_true', help='every family, a few epochs each')
     kind.add_argument('--attach', action='store_true', help='attach LocAt to the trained ViT')
     kind.add_argument('--satellite', action='store_true', help='land cover, over several seeds')

@@ -85,7 +85,10 @@ def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
     """A hash of everything except the seed that a result depends on: configs, data, options."""
     parts = ('tune', *PARTS) if row.tunes else PARTS
     configs = [experiment.data.config(f'{row.stem}_{part}') for part in parts]
-    return digest(experiment.data, configs, experiment.options, experiment.processes, smoke)
+    settings: list = [experiment.options, experiment.processes, smoke]
+    if row.options:
+        settings.append(row.options)
+    return digest(experiment.data, configs, *settings)
 
 
 def digest(data: Data, configs: list[Path], *settings: object) -> str:
@@ -187,7 +190,8 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
         config = str(experiment.data.config(f'{row.stem}_{part}'))
         part_dir = work_dir / part
         chosen = SMOKE if smoke else experiment.options
-        options = [f'randomness.seed={seed}', *chosen.get(part, ())]
+        of_row = row.options.get(part, [])
+        options = [f'randomness.seed={seed}', *of_row, *chosen.get(part, ())]
         if part == 'classify' and row.start is not None:
             start = last_checkpoint(experiment.work_dir(row.start, seed, smoke) / part)
             options.append(f'model.init_cfg.checkpoint={start}')
@@ -205,6 +209,7 @@ def run_row(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
                 [
                     *(config, checkpoints[part], '--work-dir', str(part_dir / 'test')),
                     *('--out', str(out), '--out-item', 'metrics'),
+                    *(['--cfg-options', *of_row] if of_row else []),
                 ],
             ),
         )

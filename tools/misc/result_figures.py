@@ -126,3 +126,4 @@ def _ticks(axis: Axes, labels: dict[int, str]) -> None:
     axis.set_xscale('log')
     axis.set_xticks([*labels], [*labels.values()])
     axis.minorticks_off()
+    axis.margins(x=0.12)  # or labels of two panels touch
