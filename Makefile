@@ -26,7 +26,7 @@ demo-ablation: install
 demo-grid: install
 	$(BIN)/python tools/demo/run.py --grid --seeds $(SEEDS)
 
-# Two seeds, because it trains twelve models a seed, up to sixteen times as large as the demo's.
+# Two seeds: each trains twelve models, the largest of fifteen times the demo's parameters.
 demo-growth: SEEDS = 2
 demo-growth: install
 	$(BIN)/python tools/demo/run.py --growth --seeds $(SEEDS)
