@@ -35,6 +35,7 @@ from triton.runtime.jit import JITFunction
 
 from locat_mm.ops.backends import triton_launch as attention
 from locat_mm.ops.backends import triton_parameters as parameters
+from locat_mm.ops.backends import triton_windows as windows
 from locat_mm.ops.geometry import Geometry
 
 __all__ = ['CARDS', 'Case', 'Compiled', 'compile_case', 'every_case', 'sample']
@@ -58,13 +59,14 @@ class Case:
 
     grid: tuple[int, int]
     prefix: int = 1
-    clamp: bool = False
+    clamped: bool = False
     head_dim: int = 64
     dtype: str = 'bf16'
     rotated: bool = False
+    window: bool = False
 
     def __str__(self) -> str:
-        more = (' clamped' if self.clamp else '') + (' rotated' if self.rotated else '')
+        more = ''.join(f' {x}' for x in ('clamped', 'rotated', 'window') if getattr(self, x))
         return f'{self.dtype} d{self.head_dim} {self.grid[0]}×{self.grid[1]}+{self.prefix}{more}'
 
 
@@ -105,6 +107,7 @@ def sample(sides: list[int]) -> Iterator[Case]:
     for rotated in (False, True):
         for side in sides:
             yield Case((side, side), rotated=rotated)
+        yield Case((7, 7), 0, head_dim=32, rotated=rotated, window=True)
 
 
 def every_case() -> Iterator[Case]:
@@ -118,10 +121,13 @@ def every_case() -> Iterator[Case]:
             ):
                 for rotated in (False, True):
                     yield Case(grid, prefix, clamp, head_dim, dtype, rotated)
+            for grid, prefix, clamp in (((7, 7), 0, False), ((8, 8), 0, True), ((3, 4), 1, False)):
+                for rotated in (False, True):
+                    yield Case(grid, prefix, clamp, head_dim, dtype, rotated, window=True)
 
 
 def compile_case(case: Case, card: int) -> dict[str, object]:
-    """Compile the five kernels of one input for one card.
+    """Compile the kernels of one input for one card: five, or the two of a window.
 
     Returns:
         kernel -> Triton's compiled kernel, or the error.
@@ -139,7 +145,7 @@ def compile_case(case: Case, card: int) -> dict[str, object]:
 
     height, width = case.grid
     longest = float((max(case.grid) - 1) ** 2)
-    geometry = Geometry(height, width, case.prefix, 0.1, longest / 2 if case.clamp else longest)
+    geometry = Geometry(height, width, case.prefix, 0.1, longest / 2 if case.clamped else longest)
     num_patches, dtype = height * width, _DTYPES[case.dtype]
     empty = torch.empty
     with torch.device('meta'):
@@ -148,18 +154,32 @@ def compile_case(case: Case, card: int) -> dict[str, object]:
         variance, alpha = empty(2, 3, num_patches, 2), empty(2, 3, num_patches)
         rows = 4 if case.rotated else 3
         weight, bias = empty(rows, case.head_dim), empty(rows)
+        num_tokens = q.shape[2]
+        dense = empty(1, 3, num_tokens, num_tokens)
     driver.set_active(_AbsentDriver(card))
     with (
         mock.patch.object(JITFunction, '__getitem__', record),
         mock.patch.object(attention, 'capability', lambda device: divmod(card, 10)),
+        mock.patch.object(windows, 'capability', lambda device: divmod(card, 10)),
     ):
-        tensors = q, k, v, variance, alpha, alpha if case.rotated else None
+        correlation = alpha if case.rotated else None
+        tensors = q, k, v, variance, alpha, correlation
         gaussians = (variance, alpha, alpha) if case.rotated else (variance, alpha)
         limits = 196.0, 0.95 if case.rotated else None, case.prefix
+        if case.window:
+            tensors = q, k, v, variance, alpha, dense, alpha if case.rotated else alpha[:0]
+            out = windows.run_forward(*tensors, geometry, 0.125)
+            windows.run_backward(*tensors, out, geometry, 0.125)
+            return _named(found)
         out, lse = attention.run_forward(*tensors, geometry, 0.125)
         attention.run_backward(*tensors, out, lse, torch.empty_like(out), geometry, 0.125)
         parameters.run_forward(q, weight, bias, *limits)
         parameters.run_backward(q, weight, bias, gaussians, *limits)
+    return _named(found)
+
+
+def _named(found: dict[str, object]) -> dict[str, object]:
+    """As the tables name the kernels."""
     return {k.removesuffix('_kernel').replace('_', ' '): x for k, x in found.items()}
 
 

@@ -26,10 +26,10 @@ def compile_for(root, out, *options):
 def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
     cards = ('80', '100')  # make test-kernels: all
     rows = compile_for(root, tmp_path / 'rows.json', '--sides', '14', '--cards', *cards)
-    assert len(rows) == len(cards) * 2 * 5  # kernels along the axes and rotated
+    assert len(rows) == len(cards) * 2 * (5 + 2)  # kernels along the axes and rotated
     assert {row['kernel'] for row in rows} == {
         *('forward', 'backward queries', 'backward keys'),
-        *('parameters forward', 'parameters backward'),
+        *('parameters forward', 'parameters backward', 'window forward', 'window backward'),
     }
     spilled = [row for row in rows if row['spills_in_loops']]
     assert not spilled
@@ -42,4 +42,4 @@ def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
 @pytest.mark.parametrize('card', ['80', '86', '89', '90', '100', '120'])
 def test_every_kernel_compiles(root, tmp_path, card):
     rows = compile_for(root, tmp_path / 'rows.json', '--all', '--cards', card)
-    assert len(rows) == 3 * 6 * 6 * 2 * 5
+    assert len(rows) == 3 * 6 * 2 * (6 * 5 + 3 * 2)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-__all__ = ['TileSizes', 'tile_sizes']
+__all__ = ['TileSizes', 'tile_sizes', 'window_warps']
 
 
 class TileSizes(NamedTuple):
@@ -148,3 +148,15 @@ def tile_sizes(
 
     keys, cols = min(itertools.product(choice.keys, choice.cols), key=cost)
     return TileSizes(choice.queries, keys // cols, cols, *choice[3:])
+
+
+def window_warps(dtype: torch.dtype, major: int) -> int:
+    """Warps of a program of the kernels of windows, whose tile is the whole window.
+
+    A product of 64 rows takes four warps. Data-centre Blackwell has the accumulators in tensor
+    memory, and float32 needs the registers.
+
+    Args:
+        dtype, major: as for :func:`tile_sizes`.
+    """
+    return 8 if major == 10 or dtype == torch.float32 else 4

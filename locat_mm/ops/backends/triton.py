@@ -23,6 +23,7 @@ from .triton_launch import (
     run_forward,
 )
 from .triton_rotated import rotated_attention
+from .triton_windows import MAX_TOKENS, window_attention
 
 __all__ = ['triton_attention', 'why_not']
 
@@ -40,8 +41,8 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     """
     if not _HAS_TRITON:
         return 'Triton is not installed'
-    if attn_bias is not None:
-        return 'it takes no attn_bias'
+    if attn_bias is not None and q.shape[-2] > MAX_TOKENS:
+        return f'it takes an attn_bias for at most {MAX_TOKENS} tokens, got {q.shape[-2]}'
     if dropout_p > 0:
         return f'it has no dropout, got dropout_p={dropout_p}'
     if q.dtype not in _DTYPES:
@@ -71,7 +72,7 @@ def triton_attention(
     geometry: Geometry,
     *,
     scale: float,
-    attn_bias: None = None,
+    attn_bias: Tensor | None = None,
     dropout_p: float = 0.0,
     correlation: Tensor | None = None,
 ) -> Tensor:
@@ -81,7 +82,8 @@ def triton_attention(
         q, k, v: of one dtype (float32, float16, bfloat16). Views with a contiguous last axis (of
             one qkv tensor, say) are read in place; others are copied.
         variance, alpha, correlation: computed with in float32.
-        attn_bias, dropout_p: not supported, see :func:`why_not`.
+        attn_bias: for windows, that is few tokens, see :func:`why_not`.
+        dropout_p: not supported.
 
     Returns:
         ``[B, heads, N, head_dim]``, its memory in the order ``[B, N, heads, head_dim]``: merging
@@ -104,10 +106,12 @@ def triton_attention(
     elif scale == 0:
         q, scale = q * 0, 1.0
     gaussians = variance.float(), alpha.float()
-    if correlation is None:
+    rho = None if correlation is None else correlation.float()
+    if attn_bias is not None:
+        return window_attention(q, k, v, *gaussians, attn_bias, rho, geometry, float(scale))
+    if rho is None:
         out, _ = _attention(q, k, v, *gaussians, *geometry, float(scale))
     else:
-        rho = correlation.float()
         out, _ = rotated_attention(q, k, v, *gaussians, rho, *geometry, float(scale))
     return out
 

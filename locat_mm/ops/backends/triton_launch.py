@@ -14,13 +14,17 @@ from .tile_sizes import tile_sizes
 
 __all__ = [
     'capability',
+    'empty_like_heads',
     'fake_backward',
     'fake_forward',
+    'gaussian_strides',
     'is_interpreted',
     'on_device',
     'readable',
     'run_backward',
     'run_forward',
+    'strides_of',
+    'tf32_allowed',
 ]
 
 
@@ -47,13 +51,13 @@ def run_forward(
 ) -> tuple[Tensor, Tensor]:
     """The output and, per query, the logarithm (base 2) of the sum of exponentials."""
     q, k, v = readable(q), readable(k), readable(v)
-    out = _empty(q)
+    out = empty_like_heads(q)
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     _launch(
         'forward',
         q,
         [q, k, v, variance, alpha, correlation, out, lse],
-        [*_strides(q, k, v), *_gaussian_strides(variance, alpha, correlation), *_strides(out)],
+        [*strides_of(q, k, v), *gaussian_strides(variance, alpha, correlation), *strides_of(out)],
         correlation is not None,
         geometry,
         scale,
@@ -76,7 +80,7 @@ def run_backward(
 ) -> list[Tensor]:
     """Gradients of q, k, v, variance, alpha and correlation."""
     q, k, v, d_out = readable(q), readable(k), readable(v), readable(d_out)
-    d_q, d_k, d_v = _empty(q), _empty(k), _empty(v)
+    d_q, d_k, d_v = empty_like_heads(q), empty_like_heads(k), empty_like_heads(v)
     rotated = correlation is not None
     shapes = variance.shape, alpha.shape, *([alpha.shape] if rotated else [])
     d_gaussians = [torch.empty(shape, dtype=variance.dtype, device=q.device) for shape in shapes]
@@ -87,7 +91,7 @@ def run_backward(
         'backward_queries',
         q,
         [q, k, v, *gaussians, out, lse, d_out, *outputs],
-        [*_strides(q, k, v), *_gaussian_strides(*gaussians), *_strides(out, d_out, d_q)],
+        [*strides_of(q, k, v), *gaussian_strides(*gaussians), *strides_of(out, d_out, d_q)],
         rotated,
         geometry,
         scale,
@@ -96,7 +100,7 @@ def run_backward(
         'backward_keys',
         q,
         [q, k, v, lse, table, d_out, d_k, d_v],
-        [*_strides(q, k, v, d_out, d_k, d_v)],
+        [*strides_of(q, k, v, d_out, d_k, d_v)],
         rotated,
         geometry,
         scale,
@@ -104,20 +108,21 @@ def run_backward(
     return [d_q, d_k, d_v, *d_gaussians]
 
 
-def _gaussian_strides(
+def gaussian_strides(
     variance: Tensor, alpha: Tensor, correlation: Tensor | None
 ) -> list[int | None]:
+    """Of all axes; None for a correlation that there is not."""
     of_correlation = [None] * 3 if correlation is None else correlation.stride()
     return [*variance.stride(), *alpha.stride(), *of_correlation]
 
 
 def fake_forward(q, *_):
-    return _empty(q), q.new_empty(q.shape[:3], dtype=torch.float32)
+    return empty_like_heads(q), q.new_empty(q.shape[:3], dtype=torch.float32)
 
 
 def fake_backward(q, k, v, variance, alpha, *_):
     d_variance, d_alpha = variance.new_empty(variance.shape), alpha.new_empty(alpha.shape)
-    return _empty(q), _empty(k), _empty(v), d_variance, d_alpha
+    return empty_like_heads(q), empty_like_heads(k), empty_like_heads(v), d_variance, d_alpha
 
 
 def _launch(
@@ -173,7 +178,7 @@ def _launch(
             MASKED=padding_cols > 0 or groups * sizes.rows > height,
             PREFIX=num_prefix > 0,
             FOLD=fold,
-            PRECISION='tf32' if _tf32_allowed() else 'ieee',
+            PRECISION='tf32' if tf32_allowed() else 'ieee',
             UPCAST=q.dtype == torch.bfloat16 and is_interpreted(),
             ROTATED=rotated,
             num_warps=sizes.num_warps,
@@ -183,7 +188,7 @@ def _launch(
         )
 
 
-def _strides(*tensors: Tensor) -> list[int]:
+def strides_of(*tensors: Tensor) -> list[int]:
     """Of the batch, head and token axes."""
     return [stride for x in tensors for stride in x.stride()[:3]]
 
@@ -194,7 +199,7 @@ def readable(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 and fits else x.contiguous()
 
 
-def _empty(x: Tensor) -> Tensor:
+def empty_like_heads(x: Tensor) -> Tensor:
     """Like ``x`` ``[B, heads, N, d]``, in the memory order ``[B, N, heads, d]``."""
     batch_size, num_heads, num_tokens, head_dim = x.shape
     return x.new_empty(batch_size, num_tokens, num_heads, head_dim).transpose(1, 2)
@@ -205,7 +210,8 @@ def on_device(device: torch.device) -> AbstractContextManager:
     return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()
 
 
-def _tf32_allowed() -> bool:
+def tf32_allowed() -> bool:
+    """Whether float32 products may use TF32."""
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, 'fp32_precision'):  # torch 2.9
         return matmul.fp32_precision == 'tf32'

@@ -325,12 +325,11 @@ def test_reasons_against_it(monkeypatch):
     monkeypatch.setattr(backend_module, '_capability', lambda device: (7, 5))
     monkeypatch.setattr(backend_module, '_triton_version', lambda: (3, 6))
 
-    def query(device='cuda', dtype=torch.float16, head_dim=64):
-        return SimpleNamespace(
-            shape=(1, 2, 5, head_dim), dtype=dtype, device=torch.device(device), ndim=4
-        )
+    def query(device='cuda', dtype=torch.float16, head_dim=64, num_tokens=5):
+        shape = 1, 2, num_tokens, head_dim
+        return SimpleNamespace(shape=shape, dtype=dtype, device=torch.device(device), ndim=4)
 
-    assert 'it takes no attn_bias' in why_not(query(), torch.zeros(5, 5))
+    assert 'at most 64 tokens, got 65' in why_not(query(num_tokens=65), torch.zeros(65, 65))
     assert 'dropout_p=0.1' in why_not(query(), None, 0.1)
     assert 'got torch.float64' in why_not(query(dtype=torch.float64))
     assert 'within 16 to 128, got 192' in why_not(query(head_dim=192))
