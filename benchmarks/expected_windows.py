@@ -13,25 +13,39 @@ conversion to bf16, and of its gradient        6        6
 bias read by the attention                     2
 =============================================  =======  ========
 
-A fused kernel would move none of them. It would compute what the Triton kernels compute, on a
-window of 7 × 7.
+The fused kernels move none of them. Operations of one logit in a tile of 8 × 8 slots, in the terms
+of expected_speed.py, with head width d and the Gaussian's factors of 8 rows and 8 columns for each
+query (two sets in the backward pass):
+
+================  ======  =================  ===============================================
+kernel            tensor  special functions  fp32
+================  ======  =================  ===============================================
+forward           4d      1 + 16/64          6: scale, bias, Gaussian, maximum, sum
+backward          10d     1 + 32/64          16: and the softmax's gradient, four sums
+================  ======  =================  ===============================================
+
+They read q, k, v (backward: and the output's gradient) and write the output (backward: three
+gradients) in bf16; the Gaussian's three numbers and their gradients are float32. The bias and its
+gradient are shared by the images of a program, and stay in the cache: they count once for 8 images.
 
 Assumptions: memory runs at 80 % of its bandwidth and matrix products at 50 % of the peak. A step
 of Swin consists of its matrix products (3 forward passes) and of 250 bytes for each channel of
 each token of each block (norms, window partition, residuals, MLP; forward and backward). Real
-steps are longer, so the shares are upper limits. The kernels have the efficiency of
-expected_speed.py.
+steps are longer, so the shares are upper limits. The kernels are 2.5 times slower than their
+operations, as FlashAttention-2 is in expected_speed.py. Plain attention has the same tile.
 """
 
 import argparse
 
-from expected_speed import B200, H100, Card, locat, plain
+from expected_speed import B200, H100, Card, Work
 
 __all__ = ['extra_logits', 'main']
 
 _WINDOW, _HEAD_DIM = 7, 32
 _FORWARD, _BACKWARD = 4 + 8 + 6 + 2, 24 + 2 + 6
 _BYTES_PER_CHANNEL = 250
+#: of a program
+_IMAGES = 8
 #: depths, channels of the first stage, GMACs at 224²
 SIZES = {
     'Tiny': ((2, 2, 6, 2), 96, 4.49),
@@ -40,6 +54,19 @@ SIZES = {
 }
 #: FlashAttention-2's time over that of its operations, forward and backward at N = 512
 _SLOWER = 2.5
+
+
+def attention(gaussian: bool) -> Work:
+    """Forward and backward of one window and head, in a tile of 64 × 64: plain attention, or with
+    the Gaussian and the shared bias.
+    """
+    tokens, logits = _WINDOW**2, 64 * 64
+    moved = (4 + 7) * 2 * tokens * _HEAD_DIM
+    products = (4 + 10) * _HEAD_DIM * logits
+    if not gaussian:
+        return Work(products, 2 * logits, (3 + 4) * logits, moved)
+    moved += (1 + 2) * (12 * tokens + 4 * tokens**2 / _IMAGES)
+    return Work(products, (1.25 + 1.5) * logits, (6 + 16) * logits, moved)
 
 
 def stages(size: str) -> list[tuple[int, int, int]]:
@@ -65,8 +92,7 @@ def expected(size: str, card: Card) -> tuple[float, float, float]:
     step = products + elements * _BYTES_PER_CHANNEL / (0.8 * card.bytes)
     eager = extra_logits(size) * (_FORWARD + _BACKWARD) / (0.8 * card.bytes)
     heads = extra_logits(size) / tokens**2
-    ours = sum(work.seconds(card) for work in locat(_WINDOW, 0, _HEAD_DIM, card.major).values())
-    theirs = sum(work.seconds(card) for work in plain(tokens, _HEAD_DIM))
+    ours, theirs = (attention(gaussian).seconds(card) for gaussian in (True, False))
     return step, eager, _SLOWER * heads * (ours - theirs)
 
 
