@@ -12,7 +12,7 @@ from locat_mm.analysis.inspection import Inspector
 from locat_mm.analysis.page import write_page
 from locat_mm.cli.pages import look_at
 
-__all__ = ['first_scenes', 'mean_iou', 'median_scenes', 'write_demo_page']
+__all__ = ['first_scenes', 'inspector_of', 'mean_iou', 'median_scenes', 'write_demo_page']
 
 #: Scenes that the model takes at a time.
 _BATCH = 50
@@ -31,11 +31,16 @@ def write_demo_page(models: dict[str, tuple[Path, Path]], scenes: Path, out: Pat
         ``out``.
     """
     chosen = median_scenes(list(models.values())[-1], scenes, 1)
-    subjects = [look_at(_inspector(model), name, chosen) for name, model in models.items()]
+    subjects = [look_at(inspector_of(model), name, chosen) for name, model in models.items()]
     return write_page(subjects, out)
 
 
-def _inspector(model: tuple[Path, Path]) -> Inspector:
+def inspector_of(model: tuple[Path, Path]) -> Inspector:
+    """A trained model with its test pipeline.
+
+    Args:
+        model: segmentation config, and work directory of its training.
+    """
     config, work_dir = model
     return Inspector(str(config), (work_dir / 'last_checkpoint').read_text().strip())
 
@@ -55,7 +60,7 @@ def median_scenes(model: tuple[Path, Path], scenes: Path, count: int) -> list[Pa
         scenes: folder of images and masks.
         count: number of scenes.
     """
-    inspector = _inspector(model)
+    inspector = inspector_of(model)
     paths = sorted((scenes / 'images' / 'validation').glob('*.png'))
     scores = {}
     for start in range(0, len(paths), _BATCH):
