@@ -32,8 +32,8 @@ def tool_command(tools: Path, name: str, args: list[str], processes: int = 1) ->
 def run_command(label: str, log: Path, command: list[str]) -> None:
     """Run a tool. Print one progress line every ten seconds; write the whole output to a log.
 
-    If this process is stopped (Ctrl-C, SystemExit), the tool gets SIGTERM, on which a training saves
-    a checkpoint, and is waited for.
+    If this process is stopped meanwhile (Ctrl-C, SystemExit), the tool gets SIGTERM, on which a
+    training saves a checkpoint, and is waited for.
 
     Args:
         label: of the progress lines.
