@@ -49,7 +49,7 @@ def run_command(label: str, log: Path, command: list[str]) -> None:
     # One thread each: several models or processes run at the same time.
     env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
     with (
-        open(log, 'w', encoding='utf-8') as file,
+        open(log, 'w', buffering=1, encoding='utf-8') as file,
         subprocess.Popen(
             command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process,

@@ -128,9 +128,10 @@ def show(plan: list[Training], costs: Costs, tflops: float | None) -> None:
         print(f'     {count:,} iterations, {time}; checkpoints: {space / 1e9:.2f} GB')
     known = [value for value in hours if value is not None]
     print(f'{sum(step.is_done for _, step in steps)} of {len(steps)} steps are done.')
+    measured = f'{len(known)} of them measured, {in_hours(sum(known), gpus)}' if known else ''
     print(
-        f'Trainings to do: {len(hours)}, {len(known)} of them measured: '
-        f'{in_hours(sum(known), gpus)}. Validation, tests and start-up come on top.'
+        f'Trainings to do: {len(hours)}, {measured or "none of them measured"}. Validation, tests '
+        'and start-up come on top.'
     )
     free = shutil.disk_usage(existing(plan[0].settings.work_dir)).free
     print(f'Checkpoints: {size / 1e9:.2f} GB; {free / 1e9:.2f} GB are free.', flush=True)
@@ -221,14 +222,13 @@ def summarize(row: PaperRow, plan: list[Training]) -> dict:
             found = json.loads(training.metrics.read_text())[key]
             runs.setdefault(training.seed, {})[metric] = round(found, 2)
     first = next(t for t in plan if t.stem == row.stem and t.start is None)
-    parameters, _ = count_parameters(first.config, first.options)
+    parameters, _ = count_parameters(first.config, first.chosen)
     return dict(name=row.name, params=parameters, runs=[*runs.values()])
 
 
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    MMLogger.get_current_instance().setLevel('WARNING')
     settings = Settings(
         *(args.work_dir, args.gpus, tuple(args.decode)),
         pretrain_options=(*args.cfg_options, *args.pretrain_options),
@@ -256,6 +256,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == '__main__':
+    MMLogger.get_current_instance().setLevel('WARNING')  # models report what they were built of
     # SIGTERM ends the tool that runs as well: run_command passes the SystemExit on.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     main()

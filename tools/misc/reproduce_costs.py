@@ -99,13 +99,13 @@ def least_hours(training: Training, tflops: float) -> float:
         tflops: 10^12 operations that a GPU sustains in a second; a multiply-accumulate is two.
     """
     images = iterations(training) * _images_per_iteration(training)
-    operations = 2 * _training_macs(training.config, training.options) * images
+    operations = 2 * _training_macs(training.config, training.chosen) * images
     return operations / (training.settings.gpus * tflops * 1e12) / 3600
 
 
 def disk_space(training: Training) -> int:
     """Bytes of the checkpoints that are on disk at a time: weights, and AdamW's two averages."""
-    parameters, trainable = count_parameters(training.config, training.options)
+    parameters, trainable = count_parameters(training.config, training.chosen)
     cfg = training.cfg
     hook = cfg.default_hooks.checkpoint
     length = cfg.train_cfg.get('max_epochs') or cfg.train_cfg.max_iters
