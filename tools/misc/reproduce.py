@@ -89,6 +89,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
             parser.error(f'--{name} must be at least {least}, got {value}')
     if args.tflops is not None and args.tflops <= 0:
         parser.error(f'--tflops must be positive, got {args.tflops}')
+    args.decode = [*dict.fromkeys(args.decode)]
     if 'ablation' in args.table and args.decode != ['ade20k']:
         parser.error(f'the ablation has no configs of {args.decode}: add --table main')
     args.tables = {
