@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-grid demo-growth demo-families demo-attach demo-dino demo-satellite results bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-grid demo-growth demo-families demo-attach demo-dino demo-satellite results reproduce bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -51,6 +51,10 @@ demo-satellite: $(VENV)/.installed-satellite
 # Fails if a table of docs/results.md is not what the files in docs/results say.
 results: install
 	$(BIN)/python tools/misc/results.py
+
+# The rows of the paper's tables, on ImageNet and ADE20K: make reproduce ARGS="--sizes tiny --dry-run"
+reproduce: install
+	$(BIN)/python tools/misc/reproduce.py $(ARGS)
 
 bench: install
 	$(BIN)/python benchmarks/attention.py
@@ -102,7 +106,7 @@ test-export: install
 	$(BIN)/python -m pytest tests/test_deployment tests/test_tools/test_export.py \
 	  -m 'export or not export' $(PARALLEL)
 
-# Satellite and medical images through converters, tools and docs: minutes.
+# Satellite and medical images, and the paper's rows, through converters, tools and docs: minutes.
 test-fields: install
 	$(BIN)/python -m pytest tests/test_configs tests/test_tools tests/integration -m fields $(PARALLEL)
 

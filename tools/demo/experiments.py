@@ -1,8 +1,9 @@
 """The demo's experiments: which models are trained, on which data, with which options."""
 
-import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+from locat_mm.cli.running import tool_command
 
 __all__ = ['DEMO', 'DIGITS', 'EXPERIMENTS', 'LAND', 'ROOT', 'SMOKE', 'Data', 'Experiment', 'Row']
 
@@ -216,11 +217,8 @@ class Experiment:
 
     def command(self, tool: str, args: list[str]) -> list[str]:
         """The command line of a tool, such as ``'train'``, as a user would type it."""
-        if self.processes == 1 or tool not in ('train', 'test'):
-            return [sys.executable, str(ROOT / 'tools' / f'{tool}.py'), *args]
-        count = 2 if tool == 'test' else 1  # config and checkpoint, or the config
-        script = str(ROOT / 'tools' / f'dist_{tool}.sh')
-        return ['bash', script, *args[:count], str(self.processes), *args[count:]]
+        processes = self.processes if tool in ('train', 'test') else 1
+        return tool_command(ROOT / 'tools', tool, args, processes)
 
 
 EXPERIMENTS = {

@@ -116,15 +116,15 @@ def _draw_attention(axes, inspections: list[Inspection], truth, mask: np.ndarray
         axis.imshow(picture, interpolation='nearest')
         corner = column * width - 0.5, row * height - 0.5
         axis.add_patch(plt.Rectangle(corner, width, height, fill=False, edgecolor='red'))
-    axes[0].set_xlabel('one patch ...', fontsize=8)
+    axes[0].set_xlabel('a patch, and its attention', fontsize=8)
     near = tuple(slice(max(0, i - _NEAR), i + _NEAR + 1) for i in (row, column))
     for axis, attention in zip(axes[2:], maps, strict=True):
         axis.imshow(attention, vmin=0, vmax=max(m.max() for m in maps))
         corner = column - 0.5, row - 0.5
         axis.add_patch(plt.Rectangle(corner, 1, 1, fill=False, edgecolor='red'))
         share = attention[near].sum() / attention.sum()
-        label = f'... and its attention: {share:.0%} on {2 * _NEAR + 1}×{2 * _NEAR + 1} patches'
-        axis.set_xlabel(label, fontsize=8)
+        side = 2 * _NEAR + 1
+        axis.set_xlabel(f'attention: {share:.0%} on {side}×{side} patches', fontsize=8)
 
 
 def _draw_gaug(figure, learned: dict[str, np.ndarray]) -> None:

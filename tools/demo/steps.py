@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from mmengine.config import Config
 from tuning import write_tuned
 
 from locat_mm.checkpoint import read_state_dict
+from locat_mm.cli.running import run_command
 
 __all__ = [
     'digest',
@@ -32,38 +31,6 @@ __all__ = [
 ]
 
 PARTS = ('classify', 'segment')
-#: the parts of mmengine's log lines that state the progress
-PROGRESS = re.compile(r'(Epoch|Iter)\((train|val|test)\)[ \[\]\d/]+|eta: [\d:]+|loss: [\d.]+')
-
-
-def run_command(label: str, log: Path, command: list[str]) -> None:
-    """Run a tool. Print one progress line every ten seconds; write the whole output to a log.
-
-    Raises:
-        SystemExit: if the tool fails; the end of its output is printed.
-    """
-    log.parent.mkdir(parents=True, exist_ok=True)
-    lines: list[str] = []
-    last_shown = time.monotonic()
-    # One thread each: two models or two processes run at the same time, see main.
-    env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
-    with (
-        open(log, 'w', encoding='utf-8') as file,
-        subprocess.Popen(
-            command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
-        assert process.stdout is not None
-        for line in process.stdout:
-            file.write(line)
-            lines.append(line)
-            found = [' '.join(m.group().split()) for m in PROGRESS.finditer(line)]
-            if found and time.monotonic() - last_shown > 10:
-                last_shown = time.monotonic()
-                print(f'  {label}: {", ".join(found)}', flush=True)
-    if process.returncode:
-        sys.stderr.writelines(lines[-30:])
-        raise SystemExit(f'{label} failed (exit {process.returncode}); its whole output: {log}')
 
 
 def make_data(data: Data) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from paper import paper_tables
 from result_figures import FIGURES, draw
 from scipy import stats
 from summaries import METRICS, metrics_of, paired_differences, pairs_of, values_of
@@ -20,16 +21,6 @@ from locat_mm.checkpoint import write_beside
 from locat_mm.cli.reporting import reports_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-#: rows of the paper's ablation: ImageNet top-1 and ADE20K mIoU of the tiny models
-PAPER = {
-    'ViT': '72.39 / 17.30',
-    'ViT + GAug': '73.16 / 18.98',
-    'ViT + PRR': '73.71 / 21.60',
-    'LocAtViT': '73.94 / 23.47',
-    'ViT + GAP': '72.50 / 19.65',
-    'ViT - position embedding': '69.36 / 15.13',
-    'LocAtViT - position embedding': '73.10 / 22.69',
-}
 _BLOCK = re.compile(r'(<!-- results: (\w+) (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
@@ -74,13 +65,30 @@ def quality_table(summary: dict) -> list[list[str]]:
     return table
 
 
+def paper_numbers() -> dict[str, dict[str, float]]:
+    """Name of a model -> metric -> the paper's number.
+
+    The ablation's tiny models are also found by their names without a size, as the demo has them.
+    """
+    tables = paper_tables()
+    named = {row.name: row.numbers for rows in tables.values() for row in rows}
+    tiny = [row for row in tables['ablation'] if row.size == 'tiny']
+    return named | {row.name.removesuffix(', Tiny'): row.numbers for row in tiny}
+
+
 def paper_table(summary: dict) -> list[list[str]]:
-    """:func:`quality_table` beside the paper's numbers."""
+    """:func:`quality_table` beside the paper's numbers, for the metrics that the paper has."""
+    paper = paper_numbers()
+    known = {metric for numbers in paper.values() for metric in numbers}
+    metrics = [metric for metric in metrics_of(summary) if metric in known]
+    names = ' / '.join(METRICS[metric].removesuffix(' (%)') for metric in metrics)
     header, *rows = quality_table(summary)
-    return [
-        [*header, 'paper, tiny: top-1 / mIoU (%)'],
-        *([*row, PAPER.get(row[0], '')] for row in rows),
-    ]
+    table = [[*header, f"the paper's {names} (%)"]]
+    for row in rows:
+        numbers = paper.get(row[0])
+        cells = [f'{numbers[m]:.2f}' if m in numbers else '-' for m in metrics] if numbers else []
+        table.append([*row, ' / '.join(cells)])
+    return table
 
 
 def difference_table(summary: dict) -> list[list[str]]:

@@ -11,6 +11,8 @@ __all__ = ['METRICS', 'Pair', 'metrics_of', 'paired_differences', 'pairs_of', 'v
 METRICS = {
     'top1': 'top-1 (%)',
     'miou': 'linear mIoU (%)',
+    'pcontext': 'PASCAL Context mIoU (%)',
+    'cocostuff': 'COCO-Stuff mIoU (%)',
     'in_context': 'in-context mIoU (%)',
     'knn': 'k-NN (%)',
 }
