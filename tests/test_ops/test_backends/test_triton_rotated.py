@@ -7,6 +7,7 @@ import torch
 
 from locat_mm.ops import gaussian_attention, gaussian_parameters
 from locat_mm.ops.backends import triton as backend_module
+from tests.support.exactness import assert_as_exact
 
 # In the interpreter, what the kernels compute for keys that do not exist and never store.
 pytestmark = [
@@ -56,13 +57,7 @@ def test_as_exact_as_stock_attention(device, case):
         run = partial(run, max_sq_distance=(max(grid) / 3) ** 2)
     ours, comparison = run(inputs, backend='triton'), run(inputs, backend='eager')
     reference = run([x.detach().double().requires_grad_() for x in inputs], backend='naive')
-    for name, a, r, c in zip(NAMES, ours, reference, comparison, strict=True):
-        assert a.shape == r.shape
-        size = r.abs().max().item()
-        error, allowed = ((x.double() - r).abs().max().item() for x in (a, c))
-        slack = (8 if dtype == torch.float32 else 1) if a.dtype == dtype else 0.5
-        allowed = 2 * allowed + slack * torch.finfo(dtype).eps * size
-        assert error <= allowed, f'{name}: error {error:.2e}, allowed {allowed:.2e}'
+    assert_as_exact(NAMES, ours, reference, comparison, dtype)
 
 
 def test_a_correlation_of_0_is_the_kernel_along_the_axes(device):
