@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..geometry import Geometry
+from . import triton_windows
 from .kernel_operator import kernel_operator
 from .triton_launch import capability as _capability
 from .triton_launch import (
@@ -23,7 +24,6 @@ from .triton_launch import (
     run_forward,
 )
 from .triton_rotated import rotated_attention
-from .triton_windows import MAX_TOKENS, window_attention
 
 __all__ = ['triton_attention', 'why_not']
 
@@ -41,8 +41,8 @@ def why_not(q: Tensor, attn_bias: Tensor | None = None, dropout_p: float = 0.0) 
     """
     if not _HAS_TRITON:
         return 'Triton is not installed'
-    if attn_bias is not None and q.shape[-2] > MAX_TOKENS:
-        return f'it takes an attn_bias for at most {MAX_TOKENS} tokens, got {q.shape[-2]}'
+    if attn_bias is not None and (reason := triton_windows.why_not(q)) is not None:
+        return reason
     if dropout_p > 0:
         return f'it has no dropout, got dropout_p={dropout_p}'
     if q.dtype not in _DTYPES:
@@ -108,7 +108,9 @@ def triton_attention(
     gaussians = variance.float(), alpha.float()
     rho = None if correlation is None else correlation.float()
     if attn_bias is not None:
-        return window_attention(q, k, v, *gaussians, attn_bias, rho, geometry, float(scale))
+        return triton_windows.window_attention(
+            q, k, v, *gaussians, attn_bias, rho, geometry, float(scale)
+        )
     if rho is None:
         out, _ = _attention(q, k, v, *gaussians, *geometry, float(scale))
     else:

@@ -22,13 +22,24 @@ from .triton_launch import (
     tf32_allowed,
 )
 
-__all__ = ['MAX_TOKENS', 'window_attention']
+__all__ = ['why_not', 'window_attention']
 
-#: All logits of a window lie in the registers of one program.
-MAX_TOKENS = 64
+#: All logits of a window lie in the registers of one program, and float32 keys and values of wider
+#: heads do not fit into the shared memory of consumer cards.
+_MAX_TOKENS, _MAX_HEAD_DIM = 64, 64
 #: Images are spread over more programs until there are so many. A constant, so that the sums, and
 #: with them all bits, are the same on every GPU.
 _ENOUGH_PROGRAMS = 1024
+
+
+def why_not(q: Tensor) -> str | None:
+    """The reason why :func:`window_attention` cannot take such queries, or None."""
+    num_tokens, head_dim = q.shape[-2:]
+    if num_tokens > _MAX_TOKENS:
+        return f'it takes an attn_bias for at most {_MAX_TOKENS} tokens, got {num_tokens}'
+    if head_dim > _MAX_HEAD_DIM:
+        return f'it takes an attn_bias for heads of at most {_MAX_HEAD_DIM}, got {head_dim}'
+    return None
 
 
 def window_attention(
@@ -42,7 +53,7 @@ def window_attention(
     geometry: Geometry,
     scale: float,
 ) -> Tensor:
-    """Attention in windows of at most :data:`MAX_TOKENS` tokens; differentiable in its tensors.
+    """Attention in windows, see :func:`why_not`; differentiable in its tensors.
 
     Args:
         q, k, v: ``[B, heads, N, head_dim]``, B = images · windows.
@@ -144,7 +155,7 @@ def _launch(
     parts, per_program = _split(q, num_windows)
     # The tile has the window's columns, if it is large enough.
     cols = 1 << (width - 1).bit_length()
-    if num_prefix or cols * height > MAX_TOKENS:
+    if num_prefix or cols * height > _MAX_TOKENS:
         cols = 0
     num_slots = cols * height if cols else num_tokens
     if not batch_size:

@@ -161,7 +161,10 @@ def test_swin_trains_in_shifted_windows(device, kernel):
         )
 
 
-def test_more_tokens_are_refused():
+def test_larger_windows_are_refused():
     q = torch.zeros(1, 1, 65, 16)
     reason = backend_module.why_not(q, torch.zeros(65, 65))
     assert reason == 'it takes an attn_bias for at most 64 tokens, got 65'
+    q = torch.zeros(1, 1, 49, 80)
+    reason = backend_module.why_not(q, torch.zeros(49, 49))
+    assert reason == 'it takes an attn_bias for heads of at most 64, got 80'
