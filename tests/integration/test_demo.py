@@ -91,6 +91,7 @@ def test_ablation_averages_over_seeds(workplace, monkeypatch):
     assert summary[0]['knn'] == 71.0 and '71.00 ± 1.41' in printed and '9.00 ± 0.00' in printed
 
 
+@pytest.mark.fields
 def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
     # One of three models, to save time; test_demo_grid.py holds all configs to the demo's.
     experiment = run.EXPERIMENTS['grid']
@@ -105,6 +106,7 @@ def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
     assert row['params'] == 215_244 + 64 * (144 - 36) - 64 * 3 * (64 - 16)
 
 
+@pytest.mark.fields
 def test_growth_options_make_wider_models(workplace, forked, monkeypatch, capsys):
     # One row for real; the others' results are there.
     experiment = run.EXPERIMENTS['growth']

@@ -35,7 +35,7 @@ def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
     assert not spilled
     # The products run on tensor cores, in the instructions of each architecture.
     attention = [row for row in rows if 'parameters' not in row['kernel']]
-    assert all(row['tensor'] >= 8 for row in attention)
+    assert all(row['tensor'] >= 6 for row in attention)
 
 
 @pytest.mark.kernels

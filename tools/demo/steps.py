@@ -1,5 +1,6 @@
 """The steps of the demo's experiments: data, training, tests. No step is done twice."""
 
+import functools
 import hashlib
 import json
 import shutil
@@ -60,9 +61,14 @@ def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
 
 def digest(data: Data, configs: list[Path], *settings: object) -> str:
     """A hash of configs, data and further settings."""
-    contents = [Config.fromfile(path).to_dict() for path in configs]
+    contents = [_read(path) for path in configs]
     meta = (data.folder / 'meta.json').read_text()
     return hashlib.sha256(repr((contents, meta, settings)).encode()).hexdigest()
+
+
+@functools.cache  # a run asks for each config several times per seed
+def _read(config: Path) -> dict:
+    return Config.fromfile(config).to_dict()
 
 
 def prepare_run(label: str, work_dir: Path, current: str) -> dict | None:
