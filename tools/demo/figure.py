@@ -69,7 +69,7 @@ def draw(
         axis.spines[:].set_visible(False)
     for axis, title in zip(grid[0], ('image', 'ground truth', *models), strict=True):
         axis.set_title(title)
-    for i, (axes, path, mask) in enumerate(zip(grid, paths, masks, strict=False)):
+    for i, (axes, path, mask) in enumerate(zip(grid[:-1], paths, masks, strict=True)):
         axes[0].imshow(imread(path, channel_order='rgb'), interpolation='nearest')
         axes[1].imshow(palette[mask], interpolation='nearest')
         for axis, found in zip(axes[2:], inspections.values(), strict=True):
@@ -93,7 +93,7 @@ def draw(
 def _middle(mask: np.ndarray) -> tuple[int, int]:
     """The pixel (x, y) that is deepest inside of the second largest class of a mask.
 
-    The largest one is the background.
+    The largest one is often the background.
     """
     labels, areas = np.unique(mask[mask != 255], return_counts=True)
     label = labels[np.argsort(areas)][-min(2, len(labels))]
@@ -112,7 +112,7 @@ def _draw_attention(axes, inspections: list[Inspection], truth, mask: np.ndarray
     for found in inspections:
         of_layers = [layer.attention_of(row, column) for layer in found.layers]
         maps.append(torch.stack(of_layers).mean(0).numpy())
-    for axis, picture in zip(axes, (first.picture, truth), strict=False):
+    for axis, picture in zip(axes[:2], (first.picture, truth), strict=True):
         axis.imshow(picture, interpolation='nearest')
         corner = column * width - 0.5, row * height - 0.5
         axis.add_patch(plt.Rectangle(corner, width, height, fill=False, edgecolor='red'))

@@ -23,7 +23,7 @@ _PLAIN_INTS = [
 
 @triton.jit
 def _where(num_heads, num_windows, num_images, per_program):
-    """Head, window, and first and last image of this program; heads lie next to each other."""
+    """Head, window, part of the images, and the first of them and the one behind the last."""
     head = (tl.program_id(0) % num_heads).to(tl.int64)
     window = (tl.program_id(0) // num_heads) % num_windows
     part = tl.program_id(0) // num_heads // num_windows
