@@ -123,6 +123,18 @@ def test_equal_inputs_give_equal_bits_in_poisoned_memory(device):
         assert a.isfinite().all() and torch.equal(a, b), name
 
 
+@pytest.mark.parametrize('variance', [1e-6, 6e4])
+@pytest.mark.parametrize('correlation', [-0.9999999, 0.999999])
+def test_extreme_values_stay_finite(device, variance, correlation):
+    inputs = make_inputs(device, torch.float32, 16, (3, 5), 0, (1, 1, 1), True)
+    with torch.no_grad():
+        for x, value in zip((*inputs[3:5], inputs[6]), (variance, 6e4, correlation), strict=True):
+            x.fill_(value)
+    cotangent = torch.randn_like(inputs[0])
+    for x in with_gradients(inputs, cotangent, (3, 5), 0, eps=0.0, backend='triton'):
+        assert x.isfinite().all()
+
+
 def test_compiles_to_one_graph(device):
     inputs = make_inputs(device, torch.float32, 16, (3, 5), 0, (2, 1, 1), True)
     run = partial(attention, grid=(3, 5), prefix=0, backend='triton')
