@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SEEDS ?= 3
 
-.PHONY: install demo demo-ablation demo-grid demo-growth demo-families demo-attach demo-dino demo-satellite results reproduce bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
+.PHONY: install demo demo-ablation demo-grid demo-growth demo-claims demo-families demo-attach demo-dino demo-satellite results reproduce bench bench-families reliability test test-openmmlab test-kernels test-stock test-export test-fields test-browser test-notebook docs lint format clean
 
 install: $(VENV)/.installed
 
@@ -30,6 +30,9 @@ demo-grid: install
 demo-growth: SEEDS = 2
 demo-growth: install
 	$(BIN)/python tools/demo/run.py --growth --seeds $(SEEDS)
+
+demo-claims: install
+	$(BIN)/python tools/demo/claims.py --seeds $(SEEDS)
 
 demo-families: install
 	$(BIN)/python tools/demo/run.py --families

@@ -5,12 +5,14 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import claims
 import cv2
 import dino
 import numpy as np
 import pytest
 import run
 import steps
+from evaluating import TrainedModel
 from mmengine.config import Config, DictAction
 from summaries import pairs_of
 
@@ -49,6 +51,11 @@ def test_demo_runs_end_to_end(workplace, forked, capsys):
     assert summary[1]['params'] - summary[0]['params'] == 4 * (32 * 3 + 3)
     picture = cv2.imread(str(folder / 'demo.png'))
     assert picture.shape[0] > 500 and picture.std() > 20
+    # What claims.py calls is the test of tools/test.py.
+    for part, key, metric in (('classify', 'top1', 'accuracy/top1'), ('segment', 'miou', 'mIoU')):
+        checkpoint = steps.last_checkpoint(folder / 'locatvit' / 'seed0' / part)
+        trained = TrainedModel(dino.DIGITS.config(f'locatvit_{part}'), checkpoint)
+        assert trained.evaluate()[metric] == pytest.approx(summary[1][key], abs=0.02)
 
 
 def test_ablation_averages_over_seeds(workplace, monkeypatch):
@@ -104,6 +111,34 @@ def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
     assert {'top1', 'miou', 'knn', 'in_context', 'seconds'} == set(row['runs'][0])
     # patches of 4: 108 more positions of width 64, filters of 16 pixels in place of 64
     assert row['params'] == 215_244 + 64 * (144 - 36) - 64 * 3 * (64 - 16)
+
+
+@pytest.mark.fields
+def test_claims_from_training_to_results(workplace, forked, monkeypatch):
+    monkeypatch.setattr(claims, 'run_row', steps.run_row)
+    claims.main(['--smoke', '--seeds', '1'])
+    folder = workplace.folder / 'work_dirs' / 'demo_claims_smoke'
+    found = {file.stem: json.loads(file.read_text()) for file in folder.glob('*.json')}
+    runs = {
+        name: {row['name']: row['runs'][0] for row in summary['rows']}
+        for name, summary in found.items()
+    }
+    assert list(runs['similarity']) == ['ViT', 'ViT + GAug', 'ViT + PRR', 'LocAtViT']
+    for run_ in runs['similarity'].values():
+        assert list(run_) == [f'block {i}' for i in (1, 2, 3, 4)]
+        assert all(-1 <= value <= 1 for value in run_.values())
+    # Without PRR the loss reads [CLS] alone, which has no Gaussian: the last GAug cannot learn.
+    assert runs['gradient']['ViT + GAug']['block 4'] == 0
+    assert runs['gradient']['LocAtViT']['block 4'] > 0
+    for run_ in runs['gradient'].values():
+        assert sum(run_.values()) == pytest.approx(100, abs=1e-3)
+    results = workplace.folder / 'work_dirs' / 'demo_ablation_smoke'
+    for stem, name in (('vit', 'ViT'), ('locatvit', 'LocAtViT')):
+        result = json.loads((results / stem / 'seed0' / 'result.json').read_text())
+        measured = runs['robustness'][name]
+        assert measured['top-1, as they are'] == pytest.approx(result['top1'], abs=0.02)
+        assert measured['linear mIoU, as they are'] == pytest.approx(result['miou'], abs=0.02)
+        assert 0 < measured['calibration error'] < 100 and len(measured) == 13
 
 
 @pytest.mark.fields

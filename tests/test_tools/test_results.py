@@ -72,6 +72,18 @@ def test_means_deviations_and_the_papers_numbers(page):
     assert written(page, 'about')[2:] == [['command', 'make x'], ['date', '2026-01-01']]
 
 
+def test_claims_are_lines(page):
+    summary = json.loads((page.parent / 'page' / 'runs.json').read_text())
+    summary['compared'] = [['B', 'ViT']]
+    (page.parent / 'page' / 'runs.json').write_text(json.dumps(summary))
+    vit, other = written(page, 'quality')[2:]
+    (differences,) = written(page, 'differences')[2:]
+    header, _, top1, miou = written(page, 'claims')
+    assert header == ['', 'ViT', 'B', 'B minus ViT']
+    assert top1 == ['top1', vit[1], other[1], differences[1]]
+    assert miou == ['miou', vit[2], other[2], differences[2]]
+
+
 def test_a_stale_table_is_an_error(page, capsys):
     written(page, 'quality')
     tool['main'](['--page', str(page)])

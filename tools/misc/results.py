@@ -53,16 +53,17 @@ def quality_table(summary: dict) -> list[list[str]]:
     table = [['model', *(METRICS[metric] for metric in metrics), 'seeds', 'parameters']]
     for row in rows:
         cells = [row['name']]
-        for metric in metrics:
-            if metric not in row['runs'][0]:
-                cells.append('')
-                continue
-            values = values_of(row, metric)
-            spread = f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
-            cells.append(f'{np.mean(values):.2f}{spread}')
+        cells += [mean_cell(row, m) if m in row['runs'][0] else '' for m in metrics]
         cells += [str(len(row['runs'])), f'{row["params"]:,}' if 'params' in row else '']
         table.append(cells)
     return table
+
+
+def mean_cell(row: dict, metric: str) -> str:
+    """Mean ± sample deviation of a metric of one model."""
+    values = values_of(row, metric)
+    spread = f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else ''
+    return f'{np.mean(values):.2f}{spread}'
 
 
 def paper_numbers() -> dict[str, dict[str, float]]:
@@ -122,6 +123,21 @@ def gain_table(summary: dict) -> list[list[str]]:
     return table
 
 
+def claim_table(summary: dict) -> list[list[str]]:
+    """Every value of a summary of ``make demo-claims``: one line each, a column for each model.
+
+    The last columns are the differences that the summary asks for.
+    """
+    rows = {row['name']: row for row in summary['rows']}
+    pairs = summary['compared']
+    table = [['', *rows, *(f'{one} minus {other}' for one, other in pairs)]]
+    for value in next(iter(rows.values()))['runs'][0]:
+        means = [mean_cell(row, value) for row in rows.values()]
+        differences = [paired_differences(rows[a], rows[b], value) for a, b in pairs]
+        table.append([value, *means, *map(difference_cell, differences)])
+    return table
+
+
 def about_table(summary: dict) -> list[list[str]]:
     """How the summary was made."""
     return [['', ''], *([key, value] for key, value in summary['about'].items())]
@@ -132,6 +148,7 @@ TABLES: dict[str, Callable[[dict], list[list[str]]]] = {
     'paper': paper_table,
     'differences': difference_table,
     'gains': gain_table,
+    'claims': claim_table,
     'about': about_table,
 }
 

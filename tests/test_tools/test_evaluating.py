@@ -1,0 +1,74 @@
+"""Changed images and the calibration of the demo's models, held to other libraries."""
+
+import numpy as np
+import pytest
+import torch
+from evaluating import CHANGES, CalibrationError, blur, noise, occlude
+from scipy import ndimage
+from sklearn.calibration import calibration_curve
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(60, 196, (72, 96, 3), np.uint8)
+
+
+def changed(change, image, name='a.png'):
+    return change(dict(img=image, img_path=f'folder/{name}'))['img']
+
+
+def test_noise_has_its_deviation_and_depends_on_the_file_alone(image):
+    noisy = changed(noise(10.0), image)
+    difference = noisy.astype(float) - image
+    assert difference.std() == pytest.approx(10, rel=0.03) and abs(difference.mean()) < 0.3
+    np.testing.assert_array_equal(noisy, changed(noise(10.0), image))
+    assert (noisy != changed(noise(10.0), image, 'b.png')).mean() > 0.5
+
+
+def test_noise_stays_within_the_range():
+    for value in (0, 255):
+        noisy = changed(noise(50.0), np.full((32, 32, 3), value, np.uint8))
+        assert 0.4 < (noisy == value).mean() < 0.6  # else it would have wrapped around
+
+
+def test_blur_is_a_gaussian(image):
+    expected = ndimage.gaussian_filter(image.astype(float), (1.5, 1.5, 0), mode='mirror')
+    assert np.abs(changed(blur(1.5), image) - expected).max() < 1.5
+
+
+def test_occlusion_hides_a_square_of_the_mean_colour(image):
+    hidden = changed(occlude(0.5), image)
+    rows, columns = np.nonzero((hidden != image).any(-1))
+    side = 72 // 2
+    assert rows.max() - rows.min() + 1 == columns.max() - columns.min() + 1 == side
+    square = hidden[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert (square == image.mean((0, 1)).round()).all()
+    assert (hidden != image).any(-1).sum() <= side**2
+
+
+def test_images_are_loaded_first_and_kept(image):
+    before = image.copy()
+    for changes in CHANGES.values():
+        for change in changes:
+            if callable(change):
+                changed(change, image)
+    np.testing.assert_array_equal(image, before)
+
+
+def test_calibration_error_is_that_of_sklearns_curve():
+    generator = torch.Generator().manual_seed(0)
+    metric, correct, confidence = CalibrationError(), [], []
+    for _ in range(3):
+        logits = 3 * torch.randn(4, 20, 20, generator=generator)
+        truth = torch.randint(4, (20, 20), generator=generator)
+        truth[:2] = 255
+        metric.process({}, [dict(gt_sem_seg=dict(data=truth[None]), seg_logits=dict(data=logits))])
+        probability, predicted = logits.softmax(0)[:, 2:].max(0)
+        correct.append((predicted == truth[2:]).flatten())
+        confidence.append(probability.flatten())
+    correct, confidence = torch.cat(correct).numpy(), torch.cat(confidence).double().numpy()
+    accuracy, mean_confidence = calibration_curve(correct, confidence, n_bins=15)
+    counts, _ = np.histogram(confidence, bins=15, range=(0, 1))
+    expected = (np.abs(accuracy - mean_confidence) * counts[counts > 0]).sum() / len(confidence)
+    assert metric.compute_metrics(metric.results)['ece'] == pytest.approx(100 * expected)
+    assert expected > 0.2  # random labels

@@ -1,0 +1,124 @@
+"""Measure what the paper says besides accuracy, on four models of the ablation over several seeds.
+
+``run.py --ablation`` would train the same models in the same folders, and what is there is not
+trained again. Then it is measured how similar the patches of each block are to [CLS], how much
+gradient reaches the GAug of each block, and how classifier and decoder take larger and damaged
+images. The results are ``similarity.json``, ``gradient.json`` and ``robustness.json``, which
+``tools/misc/results.py`` reads.
+"""
+
+import argparse
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from evaluating import CHANGES, CalibrationError, TrainedModel
+from experiments import EXPERIMENTS, Row
+from run import parse_scale
+from steps import last_checkpoint, make_data, run_row
+from table import collect
+from torch import Tensor, nn
+
+from locat_mm.analysis.measures import cls_similarity
+from locat_mm.cli.reporting import reports_errors
+
+NAMES = ('ViT', 'ViT + GAug', 'ViT + PRR', 'LocAtViT')
+WITH_GAUG = ('ViT + GAug', 'LocAtViT')
+WITH_DECODER = ('ViT', 'LocAtViT')
+#: file -> pairs of models, the second of which is subtracted from the first
+COMPARED = {
+    'similarity': (('ViT + PRR', 'ViT'), ('LocAtViT', 'ViT + GAug')),
+    'gradient': (('LocAtViT', 'ViT + GAug'),),
+    'robustness': (('LocAtViT', 'ViT'),),
+}
+
+
+def similarity_by_block(trained: TrainedModel) -> dict[str, float]:
+    """Mean cosine similarity of the patches to [CLS] behind every block, over all images."""
+    outputs: dict[nn.Module, list[Tensor]] = {block: [] for block in trained.blocks()}
+
+    def keep(block: nn.Module, args: tuple, tokens: Tensor) -> None:
+        outputs[block].append(cls_similarity(tokens, 1).mean(-1))
+
+    handles = [block.register_forward_hook(keep) for block in outputs]
+    trained.evaluate()
+    for handle in handles:
+        handle.remove()
+    means = [float(torch.cat(values).mean()) for values in outputs.values()]
+    return {f'block {number}': mean for number, mean in enumerate(means, 1)}
+
+
+def gradient_by_block(trained: TrainedModel) -> dict[str, float]:
+    """Share of every block in the squared norm of the loss's gradient in GAug, percent.
+
+    The mean over batches of validation images.
+    """
+    gaugs = [block.attn.gaug for block in trained.blocks()]
+    shares = []
+    for loss in trained.losses():
+        trained.model.zero_grad()
+        loss.backward()
+        norms = [sum(p.grad.square().sum() for p in gaug.parameters()) for gaug in gaugs]
+        shares.append(torch.stack(norms) / sum(norms))
+    means = torch.stack(shares).mean(0)
+    return {f'block {number}': 100 * float(share) for number, share in enumerate(means, 1)}
+
+
+def robustness(classifier: TrainedModel, segmentor: TrainedModel) -> dict[str, float]:
+    """Top-1 and mIoU on changed images, and the calibration of the decoder, percent."""
+    found = {}
+    for name, changes in CHANGES.items():
+        found[f'top-1, {name}'] = float(classifier.evaluate(changes)['accuracy/top1'])
+    for name, changes in CHANGES.items():
+        metrics = segmentor.evaluate(changes, [CalibrationError()])
+        found[f'linear mIoU, {name}'] = float(metrics['mIoU'])
+        found.setdefault('calibration error', metrics['pixels/ece'])  # of the images as they are
+    return found
+
+
+def measure(row: Row, seed: int, smoke: bool) -> dict[str, dict[str, float]]:
+    """All that is measured of one trained model: file -> value by its name."""
+    print(f'{row.name}, seed {seed}: measuring ...', flush=True)
+    experiment = EXPERIMENTS['ablation']
+    models = {}
+    for part in ('classify', 'segment'):
+        checkpoint = last_checkpoint(experiment.work_dir(row, seed, smoke) / part)
+        models[part] = TrainedModel(experiment.data.config(f'{row.stem}_{part}'), checkpoint)
+    found = dict(similarity=similarity_by_block(models['classify']))
+    if row.name in WITH_GAUG:
+        found['gradient'] = gradient_by_block(models['classify'])
+    if row.name in WITH_DECODER:
+        found['robustness'] = robustness(models['classify'], models['segment'])
+    return found
+
+
+@reports_errors
+def main(argv: list[str] | None = None) -> None:
+    args = parse_scale(argparse.ArgumentParser(description=__doc__), argv)
+    experiment = EXPERIMENTS['ablation']
+    rows = [row for row in experiment.rows if row.name in NAMES]
+    make_data(experiment.data)
+    jobs = [(row, seed) for seed in range(args.seeds) for row in rows]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        try:
+            list(pool.map(lambda job: run_row(*job, experiment, args.smoke), jobs))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    measured = {job: measure(*job, args.smoke) for job in jobs}
+    out_dir = Path('work_dirs', 'demo_claims_smoke' if args.smoke else 'demo_claims')
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for name, pairs in COMPARED.items():
+        of_rows = {
+            row.name: [measured[row, seed][name] for seed in range(args.seeds)]
+            for row in rows
+            if name in measured[row, 0]
+        }
+        summary = collect(of_rows, f'python tools/demo/claims.py --seeds {args.seeds}')
+        file = out_dir / f'{name}.json'
+        file.write_text(json.dumps(dict(summary, compared=pairs), indent=1) + '\n')
+        print(f'Measured: {file}')
+
+
+if __name__ == '__main__':
+    main()
