@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,21 +43,52 @@ def test_demo_runs_end_to_end(workplace, forked, capsys):
     printed = capsys.readouterr().out
     folder = workplace.folder / 'work_dirs' / 'demo_smoke'
     summary = json.loads((folder / 'summary.json').read_text())
-    assert [row['name'] for row in summary] == ['ViT', 'LocAtViT']
+    assert [row['name'] for row in summary] == ['ViT', 'ViT + fixed Gaussian', 'LocAtViT']
     for row in summary:
         assert set(row) == {'name', 'top1', 'miou', 'params', 'seconds', 'knn', 'in_context'}
         assert 0 < row['knn'] <= 100 and 0 <= row['in_context'] <= 100
         assert 0 <= row['top1'] <= 100 and 0 <= row['miou'] <= 100 and row['seconds'] > 0
         assert row['name'] in printed
     # GAug: 2 × 32 + 2 and 32 + 1 parameters in each of 4 blocks
-    assert summary[1]['params'] - summary[0]['params'] == 4 * (32 * 3 + 3)
+    assert summary[2]['params'] - summary[0]['params'] == 4 * (32 * 3 + 3)
+    assert summary[1]['params'] == summary[0]['params']
     picture = cv2.imread(str(folder / 'demo.png'))
     assert picture.shape[0] > 500 and picture.std() > 20
     # What claims.py calls is the test of tools/test.py.
     for part, key, metric in (('classify', 'top1', 'accuracy/top1'), ('segment', 'miou', 'mIoU')):
         checkpoint = steps.last_checkpoint(folder / 'locatvit' / 'seed0' / part)
         trained = TrainedModel(dino.DIGITS.config(f'locatvit_{part}'), checkpoint)
-        assert trained.evaluate()[metric] == pytest.approx(summary[1][key], abs=0.02)
+        assert trained.evaluate()[metric] == pytest.approx(summary[2][key], abs=0.02)
+
+
+@pytest.mark.parametrize('threads', [1, 2])
+def test_a_model_waits_for_the_one_that_it_starts_from(monkeypatch, threads):
+    rows = run.EXPERIMENTS['ablation'].rows[::-1]  # those that start from ViT come before it
+    done = []
+
+    def run_row(row, seed, experiment, smoke):
+        assert row.start is None or (row.start, seed) in done
+        time.sleep(0.01)  # the other thread looks for work
+        done.append((row, seed))
+        return dict(name=row.name, seed=seed)
+
+    monkeypatch.setattr(run, 'run_row', run_row)
+    jobs = [(row, seed) for seed in (0, 1) for row in rows]
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(run.run_rows(jobs, run.EXPERIMENTS['ablation'], False, pool))
+    assert [job for job, _ in found] == jobs and sorted(map(jobs.index, done)) == [*range(24)]
+    assert [result['seed'] for _, result in found] == [0] * 12 + [1] * 12
+
+
+def test_a_failed_start_ends_what_depends_on_it(monkeypatch):
+    def run_row(row, seed, experiment, smoke):
+        assert row.start is None
+        raise SystemExit(f'{row.name} failed')
+
+    monkeypatch.setattr(run, 'run_row', run_row)
+    jobs = [(row, 0) for row in run.EXPERIMENTS['demo'].rows]
+    with ThreadPoolExecutor(2) as pool, pytest.raises(SystemExit, match='ViT failed'):
+        list(run.run_rows(jobs, run.EXPERIMENTS['demo'], False, pool))
 
 
 def test_ablation_averages_over_seeds(workplace, monkeypatch):

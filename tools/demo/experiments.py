@@ -85,6 +85,7 @@ class Row:
 
 
 DEMO = (Row('ViT', 'vit'), Row('LocAtViT', 'locatvit'))
+FIXED = Row('ViT + fixed Gaussian', 'ablation/vit_fixed', DEMO[0], trains=False)
 ABLATION = (
     Row('ViT', 'vit'),
     Row('ViT + GAug', 'ablation/vit_gaug'),
@@ -93,7 +94,7 @@ ABLATION = (
     Row('ViT + GAP', 'ablation/vit_gap'),
     Row('ViT - position embedding', 'ablation/vit_nopos'),
     Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
-    Row('ViT + fixed Gaussian', 'ablation/vit_fixed', DEMO[0], trains=False),
+    FIXED,
     Row('ViT + GAug tuned', 'ablation/vit_gaug_tuned', DEMO[0]),
     Row('LocAtViT, rotated', 'ablation/locatvit_rotated'),
     Row(
@@ -222,7 +223,7 @@ class Experiment:
 
 
 EXPERIMENTS = {
-    'demo': Experiment(DEMO, 'demo', picture='demo.png', features=True),
+    'demo': Experiment((DEMO[0], FIXED, DEMO[1]), 'demo', picture='demo.png', features=True),
     'ablation': Experiment(ABLATION, 'demo_ablation', features=True, repeats=True),
     'grid': Experiment(GRID, 'demo_grid', features=True, repeats=True),
     'growth': Experiment(GROWTH, 'demo_growth', repeats=True),

@@ -12,7 +12,8 @@ interrupted run continues where it stopped.
 import argparse
 import json
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from colour_baseline import colour_baseline
 from experiments import EXPERIMENTS, Experiment, Row
@@ -33,6 +34,33 @@ def draw_gaussians_of(row: Row, experiment: Experiment, smoke: bool) -> None:
     classifier = experiment.data.config(f'{row.stem}_classify')
     draw_gaussians(str(classifier), checkpoint, str(scene), str(out))
     print(f'Gaussians of {row.name}: {out}')
+
+
+def run_rows(
+    jobs: list[tuple[Row, int]], experiment: Experiment, smoke: bool, pool: ThreadPoolExecutor
+) -> Iterator[tuple[tuple[Row, int], dict]]:
+    """Train models, each after the one that it starts from.
+
+    Args:
+        jobs: models and seeds; with a model, also the one that it starts from.
+        experiment, smoke: as for :func:`steps.run_row`.
+        pool: its threads train at the same time.
+
+    Yields:
+        a job and its result, in the order of ``jobs``.
+    """
+    results: dict[tuple[Row, int], Future[dict]] = {}
+
+    def run_after_start(row: Row, seed: int) -> dict:
+        if row.start is not None:
+            results[row.start, seed].result()
+        return run_row(row, seed, experiment, smoke)
+
+    # Models that others start from come first. So what a thread waits for has begun.
+    for job in sorted(jobs, key=lambda job: job[0].start is not None):
+        results[job] = pool.submit(run_after_start, *job)
+    for job in jobs:
+        yield job, results[job].result()
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -80,11 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     results: dict[Row, list[dict]] = {row: [] for row in rows}
     with ThreadPoolExecutor(max_workers=at_a_time) as pool:
         try:
-            for is_later in (False, True):  # first the models that others start from
-                due = [job for job in jobs if (job[0].start is not None) == is_later]
-                done = pool.map(lambda job: run_row(*job, experiment, args.smoke), due)
-                for job, result in zip(due, done, strict=True):
-                    results[job[0]].append(result)
+            for (row, _), result in run_rows(jobs, experiment, args.smoke, pool):
+                results[row].append(result)
             if experiment.features:
                 done = pool.map(lambda job: evaluate_features(*job, experiment, args.smoke), jobs)
                 for (row, seed), found in zip(jobs, done, strict=True):
@@ -123,7 +148,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f'Picture: {draw(models, scenes, work_dir / experiment.picture, shown)}')
     if experiment.picture is not None and experiment.features:
         draw_gaussians_of(rows[-1], experiment, args.smoke)
-        page = write_demo_page(models, scenes, work_dir / 'look_inside.html')
+        trained = {row.name: models[row.name] for row in rows if row.trains}
+        page = write_demo_page(trained, scenes, work_dir / 'look_inside.html')
         print(f'A look inside, for the browser: {page}')
 
 
