@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import runpy
 
 import numpy as np
@@ -72,6 +73,27 @@ def test_means_deviations_and_the_papers_numbers(page):
     assert written(page, 'about')[2:] == [['command', 'make x'], ['date', '2026-01-01']]
 
 
+def test_a_change_of_differences_has_welchs_interval(page):
+    folder = page.parent / 'page'
+    summary = json.loads((folder / 'runs.json').read_text())
+    earlier = [dict(top1=80.0 + i, miou=20.0 + i) for i in range(3)]
+    coarse = [dict(top1=80.0 + i + 0.1 * i, miou=21.0 + 2 * i) for i in range(3)]
+    rows = [dict(name='ViT', runs=earlier), dict(name='C', runs=[]), dict(name='B', runs=coarse)]
+    (folder / 'coarse.json').write_text(json.dumps(dict(summary, rows=rows)))
+    header, _, row = written(page, 'change coarse')
+    assert header == ['minus ViT, change', 'top-1 (%)', 'linear mIoU (%)']
+    new = np.subtract(TOP1['B'], TOP1['ViT'])
+    old = np.array([0.0, 0.1, 0.2])
+    variances = new.var(ddof=1) / 5, old.var(ddof=1) / 3
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / 4 + variances[1] ** 2 / 2)
+    half = stats.t.ppf(0.975, freedom) * sum(variances) ** 0.5
+    mean = new.mean() - 0.1
+    assert row[:2] == ['B', f'**{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]**']
+    new, old = np.subtract(MIOU['B'], MIOU['ViT']), np.array([1.0, 2.0, 3.0])
+    p_value = stats.ttest_ind(new, old, equal_var=False).pvalue
+    assert row[2].startswith('**-2.00 [-') and 0.04 < p_value < 0.05
+
+
 def test_claims_are_lines(page):
     summary = json.loads((page.parent / 'page' / 'runs.json').read_text())
     summary['compared'] = [['B', 'ViT']]
@@ -95,6 +117,18 @@ def test_a_stale_table_is_an_error(page, capsys):
 
 def test_the_page_is_what_its_summaries_say():
     tool['main']([])
+
+
+def test_the_readme_quotes_the_page():
+    text = (ROOT / 'README.md').read_text()
+    quote = text.partition('Measured here')[2].partition('([results]')[0]
+    rows = json.loads((ROOT / 'docs' / 'results' / 'grid.json').read_text())['rows']
+    means = [
+        f'{np.mean([run[metric] for run in row["runs"]]):.2f}'
+        for metric in ('miou', 'top1')
+        for row in rows[:2]
+    ]
+    assert re.findall(r'\d+\.\d+', quote) == means
 
 
 def test_mistakes_are_named(page):

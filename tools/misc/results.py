@@ -1,8 +1,8 @@
 """Write the tables of docs/results.md from the summaries of runs in docs/results/.
 
-A table stands between ``<!-- results: SUMMARY TABLE -->`` and ``<!-- end -->``. By default the
-tables are only compared with the summaries, and a difference is an error. Figures are drawn beside
-the summaries.
+A table stands between ``<!-- results: SUMMARY TABLE -->`` and ``<!-- end -->``. A table of two
+summaries has the name of the second behind its own. By default the tables are only compared with
+the summaries, and a difference is an error. Figures are drawn beside the summaries.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from locat_mm.checkpoint import write_beside
 from locat_mm.cli.reporting import reports_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r'(<!-- results: (\w+) (\w+) -->\n).*?(<!-- end -->)', re.DOTALL)
+_BLOCK = re.compile(r'(<!-- results: (\w+) (\w+)(?: (\w+))? -->\n).*?(<!-- end -->)', re.DOTALL)
 
 
 def paired_interval(differences: np.ndarray) -> tuple[float, float]:
@@ -123,6 +123,26 @@ def gain_table(summary: dict) -> list[list[str]]:
     return table
 
 
+def change_table(summary: dict, other: dict) -> list[list[str]]:
+    """How much larger the differences to the first model are than those of another summary.
+
+    Mean and Welch's 95 % interval: the seeds of two summaries are not pairs. Bold if it excludes 0.
+    """
+    metrics = metrics_of(summary)
+    found, earlier = ({row['name']: row for row in s['rows']} for s in (summary, other))
+    first, *names = [name for name in found if name in earlier]
+    table = [[f'minus {first}, change', *(METRICS[metric] for metric in metrics)]]
+    for name in names:
+        cells = []
+        for metric in metrics:
+            new, old = (paired_differences(s[name], s[first], metric) for s in (found, earlier))
+            low, high = stats.ttest_ind(new, old, equal_var=False).confidence_interval()
+            cell = f'{new.mean() - old.mean():+.2f} [{low:+.2f}, {high:+.2f}]'
+            cells.append(f'**{cell}**' if low * high > 0 else cell)
+        table.append([name, *cells])
+    return table
+
+
 def claim_table(summary: dict) -> list[list[str]]:
     """Every value of a summary of ``make demo-claims``: one line each, a column for each model.
 
@@ -143,10 +163,11 @@ def about_table(summary: dict) -> list[list[str]]:
     return [['', ''], *([key, value] for key, value in summary['about'].items())]
 
 
-TABLES: dict[str, Callable[[dict], list[list[str]]]] = {
+TABLES: dict[str, Callable[..., list[list[str]]]] = {
     'quality': quality_table,
     'paper': paper_table,
     'differences': difference_table,
+    'change': change_table,
     'gains': gain_table,
     'claims': claim_table,
     'about': about_table,
@@ -166,10 +187,13 @@ def fill(text: str, folder: Path) -> str:
     """
 
     def block(found: re.Match) -> str:
-        opening, name, kind, closing = found.groups()
+        opening, name, kind, second, closing = found.groups()
         if kind not in TABLES:
             raise ValueError(f'no table {kind!r}; there are {", ".join(TABLES)}')
-        header, *rows = TABLES[kind](json.loads((folder / f'{name}.json').read_text()))
+        names = [name, second] if second else [name]
+        header, *rows = TABLES[kind](
+            *(json.loads((folder / f'{n}.json').read_text()) for n in names)
+        )
         lines = [header, ['---'] * len(header), *rows]
         return opening + ''.join(f'| {" | ".join(line)} |\n' for line in lines) + closing
 
