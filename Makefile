@@ -109,7 +109,7 @@ test-export: install
 	$(BIN)/python -m pytest tests/test_deployment tests/test_tools/test_export.py \
 	  -m 'export or not export' $(PARALLEL)
 
-# Satellite and medical images, the paper's rows, the fine grid and growth, from data to result: minutes.
+# Satellite and medical images, the paper's rows, the fine grid, growth, the counts of docs/costs.md: minutes.
 test-fields: install
 	$(BIN)/python -m pytest tests/test_configs tests/test_tools tests/integration -m fields $(PARALLEL)
 

@@ -189,3 +189,24 @@ def test_bad_input_is_one_clear_error(tmp_path, capsys):
         with pytest.raises(SystemExit):
             get_flops([str(demo_config('vit_classify')), *wrong])
         assert wrong[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def rows_of_the_document() -> list[tuple[str, str, str]]:
+    """Name, parameters and GMACs of every model in docs/costs.md."""
+    lines = (ROOT / 'docs' / 'costs.md').read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in lines]
+    return [(row[0], row[1], row[5]) for row in cells if len(row) == 8 and '-' in row[0][3:]]
+
+
+def test_the_document_has_every_family_and_size():
+    names = [name for name, *_ in rows_of_the_document()]
+    assert len(names) == len(set(names)) == 30
+
+
+@pytest.mark.fields
+@pytest.mark.parametrize(('name', 'parameters', 'gmacs'), rows_of_the_document())
+def test_the_document_has_todays_counts(name, parameters, gmacs):
+    stem = name.lower().replace('-', '_')
+    (config,) = (ROOT / 'configs').glob(f'*/{stem}_imagenet.py')
+    total = measure_complexity(load_config(str(config)), None).total
+    assert (f'{total.parameters:,}', f'{total.macs / 1e9:.3f}') == (parameters, gmacs)
