@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import run
 import steps
-from evaluating import TrainedModel
+from evaluating import CHANGES, TrainedModel
 from mmengine.config import Config, DictAction
 from summaries import pairs_of
 
@@ -59,25 +59,37 @@ def test_demo_runs_end_to_end(workplace, forked, capsys):
         checkpoint = steps.last_checkpoint(folder / 'locatvit' / 'seed0' / part)
         trained = TrainedModel(dino.DIGITS.config(f'locatvit_{part}'), checkpoint)
         assert trained.evaluate()[metric] == pytest.approx(summary[2][key], abs=0.02)
+    # Larger images: the masks that the maps are compared with are those of the files.
+    sample = trained.dataset(CHANGES['2 times as large'])[0]
+    assert sample['inputs'].shape == (3, 144, 144)
+    mask = cv2.imread(sample['data_samples'].seg_map_path, cv2.IMREAD_UNCHANGED)
+    assert mask.shape == (72, 72) == sample['data_samples'].ori_shape
+    np.testing.assert_array_equal(sample['data_samples'].gt_sem_seg.data[0], mask)
 
 
 @pytest.mark.parametrize('threads', [1, 2])
 def test_a_model_waits_for_the_one_that_it_starts_from(monkeypatch, threads):
     rows = run.EXPERIMENTS['ablation'].rows[::-1]  # those that start from ViT come before it
-    done = []
+    begun, done = [], []
 
     def run_row(row, seed, experiment, smoke):
+        begun.append((row, seed))
         assert row.start is None or (row.start, seed) in done
-        time.sleep(0.01)  # the other thread looks for work
+        time.sleep(0.2 if row.name == 'ViT' else 0.001)  # the other thread is done before
         done.append((row, seed))
         return dict(name=row.name, seed=seed)
 
     monkeypatch.setattr(run, 'run_row', run_row)
     jobs = [(row, seed) for seed in (0, 1) for row in rows]
     with ThreadPoolExecutor(threads) as pool:
-        found = list(run.run_rows(jobs, run.EXPERIMENTS['ablation'], False, pool))
-    assert [job for job, _ in found] == jobs and sorted(map(jobs.index, done)) == [*range(24)]
-    assert [result['seed'] for _, result in found] == [0] * 12 + [1] * 12
+        found = list(run.run_rows(jobs[::-1], run.EXPERIMENTS['ablation'], False, pool))
+    assert [job for job, _ in found] == jobs[::-1]
+    assert [(result['name'], result['seed']) for _, result in found] == [
+        (row.name, seed) for row, seed in jobs[::-1]
+    ]
+    assert sorted(map(jobs.index, done)) == [*range(24)]
+    # seed by seed: no more of the second seed has begun than the other thread can
+    assert [seed for _, seed in begun[:11]] == [0] * 11
 
 
 def test_a_failed_start_ends_what_depends_on_it(monkeypatch):
@@ -86,9 +98,11 @@ def test_a_failed_start_ends_what_depends_on_it(monkeypatch):
         raise SystemExit(f'{row.name} failed')
 
     monkeypatch.setattr(run, 'run_row', run_row)
-    jobs = [(row, 0) for row in run.EXPERIMENTS['demo'].rows]
-    with ThreadPoolExecutor(2) as pool, pytest.raises(SystemExit, match='ViT failed'):
-        list(run.run_rows(jobs, run.EXPERIMENTS['demo'], False, pool))
+    vit, fixed, _ = run.EXPERIMENTS['demo'].rows
+    with ThreadPoolExecutor(2) as pool:
+        found = run.run_rows([(fixed, 0), (vit, 0)], run.EXPERIMENTS['demo'], False, pool)
+        with pytest.raises(SystemExit, match='ViT failed'):
+            next(found)  # the result of the one that starts from ViT
 
 
 def test_ablation_averages_over_seeds(workplace, monkeypatch):
@@ -147,8 +161,7 @@ def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
 
 
 @pytest.mark.fields
-def test_claims_from_training_to_results(workplace, forked, monkeypatch):
-    monkeypatch.setattr(claims, 'run_row', steps.run_row)
+def test_claims_from_training_to_results(workplace, forked):
     claims.main(['--smoke', '--seeds', '1'])
     folder = workplace.folder / 'work_dirs' / 'demo_claims_smoke'
     found = {file.stem: json.loads(file.read_text()) for file in folder.glob('*.json')}
@@ -159,7 +172,8 @@ def test_claims_from_training_to_results(workplace, forked, monkeypatch):
     assert list(runs['similarity']) == ['ViT', 'ViT + GAug', 'ViT + PRR', 'LocAtViT']
     for run_ in runs['similarity'].values():
         assert list(run_) == [f'block {i}' for i in (1, 2, 3, 4)]
-        assert all(-1 <= value <= 1 for value in run_.values())
+        assert all(-100 <= value <= 100 for value in run_.values())
+        assert max(map(abs, run_.values())) > 1  # percent
     # Without PRR the loss reads [CLS] alone, which has no Gaussian: the last GAug cannot learn.
     assert runs['gradient']['ViT + GAug']['block 4'] == 0
     assert runs['gradient']['LocAtViT']['block 4'] > 0
@@ -172,6 +186,8 @@ def test_claims_from_training_to_results(workplace, forked, monkeypatch):
         assert measured['top-1, as they are'] == pytest.approx(result['top1'], abs=0.02)
         assert measured['linear mIoU, as they are'] == pytest.approx(result['miou'], abs=0.02)
         assert 0 < measured['calibration error'] < 100 and len(measured) == 13
+    assert [*measured][-1] == 'calibration error'
+    assert list(runs['gradient']) == ['ViT + GAug', 'LocAtViT']
 
 
 @pytest.mark.fields

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from evaluating import CHANGES, CalibrationError, blur, noise, occlude
+from evaluating import CalibrationError, blur, noise, occlude
 from scipy import ndimage
 from sklearn.calibration import calibration_curve
 
@@ -46,12 +46,12 @@ def test_occlusion_hides_a_square_of_the_mean_colour(image):
     assert (hidden != image).any(-1).sum() <= side**2
 
 
-def test_images_are_loaded_first_and_kept(image):
+def test_changes_keep_the_loaded_image_and_its_size(image):
     before = image.copy()
-    for changes in CHANGES.values():
-        for change in changes:
-            if callable(change):
-                changed(change, image)
+    for change in (noise(25.0), blur(1.5), occlude(0.4)):
+        found = change(dict(img=image, img_path='folder/a.png', more=1))
+        assert found['more'] == 1 and found['img'].dtype == np.uint8
+        assert found['img'].shape == image.shape and (found['img'] != before).any()
     np.testing.assert_array_equal(image, before)
 
 

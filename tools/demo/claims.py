@@ -3,8 +3,8 @@
 ``run.py --ablation`` would train the same models in the same folders, and what is there is not
 trained again. Then it is measured how similar the patches of each block are to [CLS], how much
 gradient reaches the GAug of each block, and how classifier and decoder take larger and damaged
-images. The results are ``similarity.json``, ``gradient.json`` and ``robustness.json``, which
-``tools/misc/results.py`` reads.
+images. The results are ``similarity.json``, ``gradient.json`` and ``robustness.json``.
+``tools/misc/results.py`` writes their tables, once they are in ``docs/results``.
 """
 
 import argparse
@@ -15,27 +15,26 @@ from pathlib import Path
 import torch
 from evaluating import CHANGES, CalibrationError, TrainedModel
 from experiments import EXPERIMENTS, Row
-from run import parse_scale
-from steps import last_checkpoint, make_data, run_row
+from run import parse_scale, run_rows
+from steps import last_checkpoint, make_data
 from table import collect
 from torch import Tensor, nn
 
 from locat_mm.analysis.measures import cls_similarity
 from locat_mm.cli.reporting import reports_errors
 
-NAMES = ('ViT', 'ViT + GAug', 'ViT + PRR', 'LocAtViT')
-WITH_GAUG = ('ViT + GAug', 'LocAtViT')
-WITH_DECODER = ('ViT', 'LocAtViT')
-#: file -> pairs of models, the second of which is subtracted from the first
+#: file -> pairs of models that it compares: the second is subtracted from the first
 COMPARED = {
     'similarity': (('ViT + PRR', 'ViT'), ('LocAtViT', 'ViT + GAug')),
     'gradient': (('LocAtViT', 'ViT + GAug'),),
     'robustness': (('LocAtViT', 'ViT'),),
 }
+#: file -> its models
+MODELS = {file: {name for pair in pairs for name in pair} for file, pairs in COMPARED.items()}
 
 
 def similarity_by_block(trained: TrainedModel) -> dict[str, float]:
-    """Mean cosine similarity of the patches to [CLS] behind every block, over all images."""
+    """Mean cosine similarity of the patches to [CLS] behind every block, percent."""
     outputs: dict[nn.Module, list[Tensor]] = {block: [] for block in trained.blocks()}
 
     def keep(block: nn.Module, args: tuple, tokens: Tensor) -> None:
@@ -46,7 +45,7 @@ def similarity_by_block(trained: TrainedModel) -> dict[str, float]:
     for handle in handles:
         handle.remove()
     means = [float(torch.cat(values).mean()) for values in outputs.values()]
-    return {f'block {number}': mean for number, mean in enumerate(means, 1)}
+    return {f'block {number}': 100 * mean for number, mean in enumerate(means, 1)}
 
 
 def gradient_by_block(trained: TrainedModel) -> dict[str, float]:
@@ -70,10 +69,13 @@ def robustness(classifier: TrainedModel, segmentor: TrainedModel) -> dict[str, f
     found = {}
     for name, changes in CHANGES.items():
         found[f'top-1, {name}'] = float(classifier.evaluate(changes)['accuracy/top1'])
+    calibration = [CalibrationError()]
     for name, changes in CHANGES.items():
-        metrics = segmentor.evaluate(changes, [CalibrationError()])
+        metrics = segmentor.evaluate(changes, () if changes else calibration)
         found[f'linear mIoU, {name}'] = float(metrics['mIoU'])
-        found.setdefault('calibration error', metrics['pixels/ece'])  # of the images as they are
+        if not changes:
+            error = metrics['pixels/ece']
+    found['calibration error'] = error
     return found
 
 
@@ -81,28 +83,30 @@ def measure(row: Row, seed: int, smoke: bool) -> dict[str, dict[str, float]]:
     """All that is measured of one trained model: file -> value by its name."""
     print(f'{row.name}, seed {seed}: measuring ...', flush=True)
     experiment = EXPERIMENTS['ablation']
-    models = {}
-    for part in ('classify', 'segment'):
+
+    def trained(part: str) -> TrainedModel:
         checkpoint = last_checkpoint(experiment.work_dir(row, seed, smoke) / part)
-        models[part] = TrainedModel(experiment.data.config(f'{row.stem}_{part}'), checkpoint)
-    found = dict(similarity=similarity_by_block(models['classify']))
-    if row.name in WITH_GAUG:
-        found['gradient'] = gradient_by_block(models['classify'])
-    if row.name in WITH_DECODER:
-        found['robustness'] = robustness(models['classify'], models['segment'])
-    return found
+        return TrainedModel(experiment.data.config(f'{row.stem}_{part}'), checkpoint)
+
+    classifier = trained('classify')
+    measures = dict(
+        similarity=lambda: similarity_by_block(classifier),
+        gradient=lambda: gradient_by_block(classifier),
+        robustness=lambda: robustness(classifier, trained('segment')),
+    )
+    return {file: measures[file]() for file, names in MODELS.items() if row.name in names}
 
 
 @reports_errors
 def main(argv: list[str] | None = None) -> None:
     args = parse_scale(argparse.ArgumentParser(description=__doc__), argv)
     experiment = EXPERIMENTS['ablation']
-    rows = [row for row in experiment.rows if row.name in NAMES]
+    rows = [row for row in experiment.rows if row.name in set.union(*MODELS.values())]
     make_data(experiment.data)
     jobs = [(row, seed) for seed in range(args.seeds) for row in rows]
     with ThreadPoolExecutor(max_workers=2) as pool:
         try:
-            list(pool.map(lambda job: run_row(*job, experiment, args.smoke), jobs))
+            list(run_rows(jobs, experiment, args.smoke, pool))
         finally:
             pool.shutdown(cancel_futures=True)
     measured = {job: measure(*job, args.smoke) for job in jobs}
@@ -112,7 +116,7 @@ def main(argv: list[str] | None = None) -> None:
         of_rows = {
             row.name: [measured[row, seed][name] for seed in range(args.seeds)]
             for row in rows
-            if name in measured[row, 0]
+            if row.name in MODELS[name]
         }
         summary = collect(of_rows, f'python tools/demo/claims.py --seeds {args.seeds}')
         file = out_dir / f'{name}.json'

@@ -34,11 +34,12 @@ def noise(deviation: float) -> Change:
         deviation: standard deviation, of 255.
     """
 
-    def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        noisy = image + rng.normal(0, deviation, image.shape)
-        return noisy.round().clip(0, 255).astype(np.uint8)
+    def change(results: dict) -> dict:
+        image = results['img']
+        noisy = image + _generator(results).normal(0, deviation, image.shape)
+        return dict(results, img=noisy.round().clip(0, 255).astype(np.uint8))
 
-    return _on_image(change)
+    return change
 
 
 def blur(deviation: float) -> Change:
@@ -47,7 +48,7 @@ def blur(deviation: float) -> Change:
     Args:
         deviation: standard deviation, in pixels.
     """
-    return _on_image(lambda image, rng: cv2.GaussianBlur(image, (0, 0), deviation))
+    return lambda results: dict(results, img=cv2.GaussianBlur(results['img'], (0, 0), deviation))
 
 
 def occlude(share: float) -> Change:
@@ -57,30 +58,30 @@ def occlude(share: float) -> Change:
         share: of the shorter side, within 0 and 1.
     """
 
-    def change(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def change(results: dict) -> dict:
+        image, rng = results['img'], _generator(results)
         height, width = image.shape[:2]
         side = round(share * min(height, width))
         top, left = rng.integers(0, height - side + 1), rng.integers(0, width - side + 1)
         hidden = image.copy()
         hidden[top : top + side, left : left + side] = image.mean((0, 1)).round()
-        return hidden
+        return dict(results, img=hidden)
 
-    return _on_image(change)
+    return change
 
 
 def resize(factor: float) -> dict:
-    """The stock transform that makes images larger. mmseg compares at the size of the mask."""
+    """The stock transform that makes images larger. mmseg compares at the size of the mask.
+
+    Args:
+        factor: of both sides.
+    """
     return dict(type='Resize', scale_factor=factor, keep_ratio=True)
 
 
-def _on_image(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
-    """A transform of a pipeline. The file's name is the seed, so all models see the same image."""
-
-    def transform(results: dict) -> dict:
-        seed = zlib.crc32(Path(results['img_path']).name.encode())
-        return dict(results, img=change(results['img'], np.random.default_rng(seed)))
-
-    return transform
+def _generator(results: dict) -> np.random.Generator:
+    """Its seed is the file's name. So all models see the same image."""
+    return np.random.default_rng(zlib.crc32(Path(results['img_path']).name.encode()))
 
 
 #: name of a change of the images -> transforms behind the one that loads them
@@ -95,7 +96,7 @@ CHANGES: dict[str, Sequence[Change | dict]] = {
 
 
 class CalibrationError(BaseMetric):
-    """Expected calibration error of a segmentor's pixels: the mean of |accuracy - confidence|.
+    """Expected calibration error of a segmentor's pixels, percent: mean |accuracy - confidence|.
 
     The pixels are sorted into bins of equal width by the largest probability, and each bin counts
     by its pixels. Source: Guo et al., arXiv 1706.04599, equation 3.
@@ -142,23 +143,15 @@ class TrainedModel:
     Attributes:
         cfg: the config.
         model: the model.
+
+    Raises:
+        FileNotFoundError: if there is no such config or checkpoint.
+        ValueError: if the checkpoint does not fit the model.
     """
 
     def __init__(self, config: Path, checkpoint: str) -> None:
         self.cfg: Config = load_config(str(config))
-        self._enter_scope()
         self.model: Any = load_model(self.cfg, checkpoint)
-
-    def batches(self, changes: Sequence[Change | dict] = ()) -> Iterator[dict]:
-        """The validation split in batches, with other images.
-
-        Args:
-            changes: transforms that come behind the one that loads the image.
-        """
-        dataset = self._dataset(changes)
-        for start in range(0, len(dataset), _BATCH):
-            stop = min(start + _BATCH, len(dataset))
-            yield pseudo_collate([dataset[i] for i in range(start, stop)])
 
     def evaluate(
         self, changes: Sequence[Change | dict] = (), metrics: Sequence[BaseMetric] = ()
@@ -169,18 +162,17 @@ class TrainedModel:
             changes: transforms that come behind the one that loads the image.
             metrics: in addition to those of the config.
         """
-        self._enter_scope()
+        dataset = self.dataset(changes)
         evaluator = Evaluator([self.cfg.test_evaluator, *metrics])
-        dataset = self._dataset(changes)
         evaluator.dataset_meta = dataset.metainfo
         with torch.no_grad():
-            for batch in self.batches(changes):
+            for batch in _batches(dataset):
                 evaluator.process(self.model.test_step(batch), batch)
         return evaluator.evaluate(len(dataset))
 
     def losses(self) -> Iterator[torch.Tensor]:
         """The mean loss of each batch of the validation split. The model stays in eval mode."""
-        for batch in self.batches():
+        for batch in _batches(self.dataset()):
             data = self.model.data_preprocessor(batch, training=False)
             losses, _ = self.model.parse_losses(self.model(**data, mode='loss'))
             yield losses
@@ -189,13 +181,21 @@ class TrainedModel:
         """The transformer blocks of the backbone."""
         return list(self.model.backbone.blocks)
 
-    def _dataset(self, changes: Sequence[Change | dict]) -> Any:
-        self._enter_scope()
+    def dataset(self, changes: Sequence[Change | dict] = ()) -> Any:
+        """The validation split.
+
+        Args:
+            changes: transforms that come behind the one that loads the image.
+        """
+        # mmengine warns of a change of the scope, and IoUMetric logs a table of classes.
+        MMLogger.get_instance('claims', log_level=logging.ERROR)
+        init_default_scope(self.cfg.default_scope)  # the model before may be of another package
         settings = copy.deepcopy(self.cfg.test_dataloader.dataset)
         settings.pipeline = [settings.pipeline[0], *changes, *settings.pipeline[1:]]
         return DATASETS.build(settings)
 
-    def _enter_scope(self) -> None:
-        # IoUMetric logs a table of classes for each evaluation.
-        MMLogger.get_instance('claims', log_level=logging.WARNING)
-        init_default_scope(self.cfg.default_scope)
+
+def _batches(dataset: Any) -> Iterator[dict]:
+    for start in range(0, len(dataset), _BATCH):
+        stop = min(start + _BATCH, len(dataset))
+        yield pseudo_collate([dataset[i] for i in range(start, stop)])

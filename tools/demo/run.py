@@ -42,12 +42,16 @@ def run_rows(
     """Train models, each after the one that it starts from.
 
     Args:
-        jobs: models and seeds; with a model, also the one that it starts from.
-        experiment, smoke: as for :func:`steps.run_row`.
-        pool: its threads train at the same time.
+        jobs: models and seeds. If a model starts from another, that one is among them.
+        experiment: says where and how they are trained.
+        smoke: only check that it runs.
+        pool: each of its threads trains a model at a time.
 
     Yields:
         a job and its result, in the order of ``jobs``.
+
+    Raises:
+        SystemExit: if a training or a test fails, also that of the start.
     """
     results: dict[tuple[Row, int], Future[dict]] = {}
 
@@ -56,8 +60,9 @@ def run_rows(
             results[row.start, seed].result()
         return run_row(row, seed, experiment, smoke)
 
-    # Models that others start from come first. So what a thread waits for has begun.
-    for job in sorted(jobs, key=lambda job: job[0].start is not None):
+    # Seed by seed: after an early stop all models of a seed are done. In a seed, models that others
+    # start from come first: so what a thread waits for has begun.
+    for job in sorted(jobs, key=lambda job: (job[1], job[0].start is not None)):
         results[job] = pool.submit(run_after_start, *job)
     for job in jobs:
         yield job, results[job].result()
@@ -101,7 +106,6 @@ def main(argv: list[str] | None = None) -> None:
     make_data(experiment.data)
     rows = experiment.rows
     seeds = range(args.seeds if experiment.repeats else 1)
-    # The loop over seeds is the outer one: after an early stop all models of a seed are done.
     # Two models at a time, because one of this size does not use two cores.
     at_a_time = 1 if experiment.processes > 1 else 2
     jobs = [(row, seed) for seed in seeds for row in rows]
