@@ -80,15 +80,18 @@ def test_a_change_of_differences_has_welchs_interval(page):
     coarse = [dict(top1=80.0 + i + 0.1 * i, miou=21.0 + 2 * i) for i in range(3)]
     rows = [dict(name='ViT', runs=earlier), dict(name='C', runs=[]), dict(name='B', runs=coarse)]
     (folder / 'coarse.json').write_text(json.dumps(dict(summary, rows=rows)))
-    header, _, row = written(page, 'change coarse')
-    assert header == ['minus ViT, change', 'top-1 (%)', 'linear mIoU (%)']
+    header, _, vit, own, row = written(page, 'change coarse')
+    assert header == ['change', 'top-1 (%)', 'linear mIoU (%)']
+    found = stats.ttest_ind(TOP1['ViT'], [80, 81, 82], equal_var=False).confidence_interval()
+    assert vit[:2] == ['ViT', f'-0.30 [{found.low:+.2f}, {found.high:+.2f}]']
+    assert own[0] == 'B' and own[1].startswith('+1.50 [-')
     new = np.subtract(TOP1['B'], TOP1['ViT'])
     old = np.array([0.0, 0.1, 0.2])
     variances = new.var(ddof=1) / 5, old.var(ddof=1) / 3
     freedom = sum(variances) ** 2 / (variances[0] ** 2 / 4 + variances[1] ** 2 / 2)
     half = stats.t.ppf(0.975, freedom) * sum(variances) ** 0.5
     mean = new.mean() - 0.1
-    assert row[:2] == ['B', f'**{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]**']
+    assert row[:2] == ['B minus ViT', f'**{mean:+.2f} [{mean - half:+.2f}, {mean + half:+.2f}]**']
     new, old = np.subtract(MIOU['B'], MIOU['ViT']), np.array([1.0, 2.0, 3.0])
     p_value = stats.ttest_ind(new, old, equal_var=False).pvalue
     assert row[2].startswith('**-2.00 [-') and 0.04 < p_value < 0.05
@@ -121,14 +124,15 @@ def test_the_page_is_what_its_summaries_say():
 
 def test_the_readme_quotes_the_page():
     text = (ROOT / 'README.md').read_text()
-    quote = text.partition('Measured here')[2].partition('([results]')[0]
+    quote = text.partition('Measured here')[2].partition('Intervals')[0]
     rows = json.loads((ROOT / 'docs' / 'results' / 'grid.json').read_text())['rows']
-    means = [
-        f'{np.mean([run[metric] for run in row["runs"]]):.2f}'
-        for metric in ('miou', 'top1')
-        for row in rows[:2]
-    ]
-    assert re.findall(r'\d+\.\d+', quote) == means
+    assert [row['name'] for row in rows] == ['ViT', 'LocAtViT', 'ViT + fixed Gaussian']
+    vit, locat, fixed = (
+        {m: f'{np.mean([run[m] for run in row["runs"]]):.2f}' for m in ('miou', 'top1')}
+        for row in rows
+    )
+    assert f'{vit["miou"]} → **{locat["miou"]}** | {vit["top1"]} → **{locat["top1"]}**' in quote
+    assert re.findall(r'\d+\.\d{2}', quote)[4:] == [fixed['miou'], fixed['top1']]
 
 
 def test_mistakes_are_named(page):
@@ -140,5 +144,9 @@ def test_mistakes_are_named(page):
         ValueError, match="no table 'qualities'; there are quality, paper, differences"
     ):
         tool['main'](['--page', str(page)])
+    for kind, count in (('change', 'two summaries'), ('quality runs', 'one summary')):
+        page.write_text(PAGE.format(kind, ''))
+        with pytest.raises(ValueError, match=f'is of {count}: <!-- results: runs {kind} -->'):
+            tool['main'](['--page', str(page)])
     with pytest.raises(ValueError, match='at least two seeds, got 1'):
         tool['paired_interval'](np.array([1.0]))

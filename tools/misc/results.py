@@ -124,23 +124,30 @@ def gain_table(summary: dict) -> list[list[str]]:
 
 
 def change_table(summary: dict, other: dict) -> list[list[str]]:
-    """How much larger the differences to the first model are than those of another summary.
+    """How much larger every model's values are than those of another summary.
 
-    Mean and Welch's 95 % interval: the seeds of two summaries are not pairs. Bold if it excludes 0.
+    Then the same of its differences to the first model. Mean and Welch's 95 % interval: the seeds
+    of two summaries are not pairs. Bold if it excludes 0.
     """
     metrics = metrics_of(summary)
     found, earlier = ({row['name']: row for row in s['rows']} for s in (summary, other))
-    first, *names = [name for name in found if name in earlier]
-    table = [[f'minus {first}, change', *(METRICS[metric] for metric in metrics)]]
+    first, *others = names = [name for name in found if name in earlier]
+    table = [['change', *(METRICS[metric] for metric in metrics)]]
     for name in names:
-        cells = []
-        for metric in metrics:
-            new, old = (paired_differences(s[name], s[first], metric) for s in (found, earlier))
-            low, high = stats.ttest_ind(new, old, equal_var=False).confidence_interval()
-            cell = f'{new.mean() - old.mean():+.2f} [{low:+.2f}, {high:+.2f}]'
-            cells.append(f'**{cell}**' if low * high > 0 else cell)
+        cells = [welch_cell(*(values_of(s[name], m) for s in (found, earlier))) for m in metrics]
         table.append([name, *cells])
+    for name in others:
+        pairs = [(s[name], s[first]) for s in (found, earlier)]
+        cells = [welch_cell(*(paired_differences(*pair, m) for pair in pairs)) for m in metrics]
+        table.append([f'{name} minus {first}', *cells])
     return table
+
+
+def welch_cell(new: np.ndarray, old: np.ndarray) -> str:
+    """Difference of the means of two independent samples and Welch's 95 % interval."""
+    low, high = stats.ttest_ind(new, old, equal_var=False).confidence_interval()
+    cell = f'{new.mean() - old.mean():+.2f} [{low:+.2f}, {high:+.2f}]'
+    return f'**{cell}**' if low * high > 0 else cell
 
 
 def claim_table(summary: dict) -> list[list[str]]:
@@ -172,6 +179,8 @@ TABLES: dict[str, Callable[..., list[list[str]]]] = {
     'claims': claim_table,
     'about': about_table,
 }
+#: tables of two summaries
+OF_TWO = {'change'}
 
 
 def fill(text: str, folder: Path) -> str:
@@ -183,13 +192,17 @@ def fill(text: str, folder: Path) -> str:
 
     Raises:
         FileNotFoundError: if a summary is missing.
-        ValueError: if the page has no table, or names one that there is not.
+        ValueError: if the page has no table, or names one that there is not, or one with the wrong
+            number of summaries.
     """
 
     def block(found: re.Match) -> str:
         opening, name, kind, second, closing = found.groups()
         if kind not in TABLES:
             raise ValueError(f'no table {kind!r}; there are {", ".join(TABLES)}')
+        if (kind in OF_TWO) != (second is not None):
+            count = 'two summaries' if kind in OF_TWO else 'one summary'
+            raise ValueError(f'the table {kind!r} is of {count}: {opening.strip()}')
         names = [name, second] if second else [name]
         header, *rows = TABLES[kind](
             *(json.loads((folder / f'{n}.json').read_text()) for n in names)
