@@ -82,6 +82,7 @@ class Compiled:
     shared: int
     tensor: int
     special: int
+    fused: int  # multiply-adds of float32 in one instruction
     spills: int
     spills_in_loops: int
 
@@ -203,6 +204,7 @@ def inspect(card: int, case: Case, kernel: str, compiled: object) -> Compiled:
         compiled.metadata.shared,  # type: ignore[attr-defined]
         tensor=_count(r'\b(HMMA|HGMMA|UTC\w*MMA|QGMMA|DMMA)\b', lines),
         special=_count(r'\bMUFU\b', lines),
+        fused=_count(r'\bFFMA2?\b', lines),
         spills=_count(r'\b(LDL|STL)\b', lines),
         spills_in_loops=sum(_count(r'\b(LDL|STL)\b', loop) for loop in _loops(lines)),
     )

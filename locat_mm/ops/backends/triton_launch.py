@@ -184,6 +184,7 @@ def _launch(
             num_warps=sizes.num_warps,
             num_stages=sizes.num_stages,
             maxnreg=sizes.max_registers,
+            enable_fp_fusion=True,  # from Triton 3.10 on the default is False
             **options,
         )
 

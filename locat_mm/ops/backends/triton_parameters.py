@@ -92,6 +92,7 @@ def _launch(
             UPCAST=q.dtype == torch.bfloat16 and is_interpreted(),
             ROTATED=rotated,
             num_warps=4,
+            enable_fp_fusion=True,  # from Triton 3.10 on the default is False
         )
 
 

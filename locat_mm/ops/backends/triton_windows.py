@@ -188,6 +188,7 @@ def _launch(
             ROTATED=correlation.numel() > 0,
             num_warps=window_warps(q.dtype, capability(q.device)[0]),
             num_stages=1,
+            enable_fp_fusion=True,  # from Triton 3.10 on the default is False
         )
 
 
