@@ -50,9 +50,20 @@ def test_intervals_are_those_of_all_resamples(page):
         around = np.percentile(means, [quantile - 0.6, quantile + 0.6])
         assert around[0] <= found <= around[1]
     header, rule, row = written(page, 'differences')
-    assert header == ['minus ViT', 'top-1 (%)', 'linear mIoU (%)'] and set(rule) == {'---'}
-    assert row[:2] == ['B', f'**+1.90 [{low:+.2f}, {high:+.2f}]**']
-    assert row[2].startswith('+0.00 [-')  # no difference, not bold
+    assert header == ['difference', 'top-1 (%)', 'linear mIoU (%)', 'seeds']
+    assert set(rule) == {'---'}
+    assert row[:2] == ['B minus ViT', f'**+1.90 [{low:+.2f}, {high:+.2f}]**']
+    assert row[2].startswith('+0.00 [-') and row[3] == '5'  # no difference, not bold
+
+
+def test_pairs_that_the_summary_asks_for_follow(page):
+    file = page.parent / 'page' / 'runs.json'
+    summary = json.loads(file.read_text())
+    summary['rows'].append(dict(name='C', runs=summary['rows'][1]['runs'][:2]))
+    file.write_text(json.dumps(dict(summary, compared=[['ViT', 'C']])))
+    *_, first, pair = written(page, 'differences')
+    assert first[0] == 'C minus ViT' and pair[0] == 'ViT minus C' and pair[3] == first[3] == '2'
+    assert pair[1].startswith('-1.75 [') and first[1].startswith('+1.75 [')
 
 
 def test_a_difference_holds_as_the_t_test_says():
@@ -102,9 +113,9 @@ def test_claims_are_lines(page):
     summary['compared'] = [['B', 'ViT']]
     (page.parent / 'page' / 'runs.json').write_text(json.dumps(summary))
     vit, other = written(page, 'quality')[2:]
-    (differences,) = written(page, 'differences')[2:]
+    differences = written(page, 'differences')[-1]
     header, _, top1, miou = written(page, 'claims')
-    assert header == ['', 'ViT', 'B', 'B minus ViT']
+    assert header == ['5 seeds', 'ViT', 'B', 'B minus ViT']
     assert top1 == ['top1', vit[1], other[1], differences[1]]
     assert miou == ['miou', vit[2], other[2], differences[2]]
 
@@ -125,14 +136,24 @@ def test_the_page_is_what_its_summaries_say():
 def test_the_readme_quotes_the_page():
     text = (ROOT / 'README.md').read_text()
     quote = text.partition('Measured here')[2].partition('Intervals')[0]
-    rows = json.loads((ROOT / 'docs' / 'results' / 'grid.json').read_text())['rows']
-    assert [row['name'] for row in rows] == ['ViT', 'LocAtViT', 'ViT + fixed Gaussian']
-    vit, locat, fixed = (
-        {m: f'{np.mean([run[m] for run in row["runs"]]):.2f}' for m in ('miou', 'top1')}
-        for row in rows
-    )
-    assert f'{vit["miou"]} → **{locat["miou"]}** | {vit["top1"]} → **{locat["top1"]}**' in quote
-    assert re.findall(r'\d+\.\d{2}', quote)[4:] == [fixed['miou'], fixed['top1']]
+    lines = [line for line in quote.splitlines() if '→' in line][1:]
+    names = ('ViT', 'LocAtViT', 'ViT + fixed Gaussian')
+    of_fixed: dict[str, list[str]] = {'miou': [], 'top1': []}
+    for line, summary in zip(lines, ('ablation', 'grid', 'land_cover'), strict=True):
+        found = json.loads((ROOT / 'docs' / 'results' / f'{summary}.json').read_text())
+        vit, locat, fixed = (
+            next(row for row in found['rows'] if row['name'] == name) for name in names
+        )
+        cells = [cell.strip() for cell in line.split('|')[2:-1]]
+        for cell, metric in zip(cells, of_fixed, strict=False):
+            values = [np.array([run[metric] for run in row['runs']]) for row in (vit, locat, fixed)]
+            plain, other, constant = (f'{value.mean():.2f}' for value in values)
+            bold = stats.ttest_rel(values[1], values[0]).pvalue < 0.05
+            assert cell == f'{plain} → **{other}**' if bold else f'{plain} → {other}'
+            of_fixed[metric].append(constant)
+        assert cells[2] == str(len(vit['runs']))
+    after = quote.partition('A constant Gaussian')[2]
+    assert re.findall(r'\d+\.\d{2}', after) == of_fixed['miou'] + of_fixed['top1']
 
 
 def test_mistakes_are_named(page):
@@ -144,6 +165,15 @@ def test_mistakes_are_named(page):
         ValueError, match="no table 'qualities'; there are quality, paper, differences"
     ):
         tool['main'](['--page', str(page)])
+    good = PAGE.format('quality', '')
+    for bad in (
+        good.replace('<!-- end -->', '', 1) + good,  # would swallow the text between
+        good + '<!-- results: runs-2 about -->\n<!-- end -->\n',
+    ):
+        page.write_text(bad)
+        with pytest.raises(ValueError, match='or no <!-- end --> follows'):
+            tool['main'](['--page', str(page), '--write'])
+        assert page.read_text() == bad
     for kind, count in (('change', 'two summaries'), ('quality runs', 'one summary')):
         page.write_text(PAGE.format(kind, ''))
         with pytest.raises(ValueError, match=f'is of {count}: <!-- results: runs {kind} -->'):

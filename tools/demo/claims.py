@@ -9,12 +9,14 @@ images. The results are ``similarity.json``, ``gradient.json`` and ``robustness.
 
 import argparse
 import json
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from evaluating import CHANGES, CalibrationError, TrainedModel
 from experiments import EXPERIMENTS, Row
+from mmengine.logging import MMLogger
 from run import parse_scale, run_rows
 from steps import last_checkpoint, make_data
 from table import collect
@@ -41,9 +43,11 @@ def similarity_by_block(trained: TrainedModel) -> dict[str, float]:
         outputs[block].append(cls_similarity(tokens, 1).mean(-1))
 
     handles = [block.register_forward_hook(keep) for block in outputs]
-    trained.evaluate()
-    for handle in handles:
-        handle.remove()
+    try:
+        trained.evaluate()
+    finally:
+        for handle in handles:
+            handle.remove()
     means = [float(torch.cat(values).mean()) for values in outputs.values()]
     return {f'block {number}': 100 * mean for number, mean in enumerate(means, 1)}
 
@@ -69,13 +73,12 @@ def robustness(classifier: TrainedModel, segmentor: TrainedModel) -> dict[str, f
     found = {}
     for name, changes in CHANGES.items():
         found[f'top-1, {name}'] = float(classifier.evaluate(changes)['accuracy/top1'])
-    calibration = [CalibrationError()]
+    errors = {}
     for name, changes in CHANGES.items():
-        metrics = segmentor.evaluate(changes, () if changes else calibration)
+        metrics = segmentor.evaluate(changes, [CalibrationError()])
         found[f'linear mIoU, {name}'] = float(metrics['mIoU'])
-        if not changes:
-            error = metrics['pixels/ece']
-    found['calibration error'] = error
+        errors[name] = metrics['pixels/ece']
+    found['calibration error'] = errors['as they are']
     return found
 
 
@@ -111,6 +114,8 @@ def main(argv: list[str] | None = None) -> None:
             pool.shutdown(cancel_futures=True)
     # Such small tensors are not faster on two threads, and much slower beside another job.
     torch.set_num_threads(1)
+    # mmengine warns of every change of the scope, and IoUMetric logs a table of classes.
+    MMLogger.get_instance('claims', log_level=logging.ERROR)
     measured = {job: measure(*job, args.smoke) for job in jobs}
     out_dir = Path('work_dirs', 'demo_claims_smoke' if args.smoke else 'demo_claims')
     out_dir.mkdir(parents=True, exist_ok=True)
@@ -120,9 +125,9 @@ def main(argv: list[str] | None = None) -> None:
             for row in rows
             if row.name in MODELS[name]
         }
-        summary = collect(of_rows, f'python tools/demo/claims.py --seeds {args.seeds}')
+        summary = collect(of_rows, f'make demo-claims SEEDS={args.seeds}', pairs)
         file = out_dir / f'{name}.json'
-        file.write_text(json.dumps(dict(summary, compared=pairs), indent=1) + '\n')
+        file.write_text(json.dumps(summary, indent=1) + '\n')
         print(f'Measured: {file}')
 
 

@@ -1,7 +1,6 @@
 """Evaluates a trained model of the demo on its validation split, also on changed images."""
 
 import copy
-import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +12,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.logging import MMLogger
 from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
@@ -187,8 +185,6 @@ class TrainedModel:
         Args:
             changes: transforms that come behind the one that loads the image.
         """
-        # mmengine warns of a change of the scope, and IoUMetric logs a table of classes.
-        MMLogger.get_instance('claims', log_level=logging.ERROR)
         init_default_scope(self.cfg.default_scope)  # the model before may be of another package
         settings = copy.deepcopy(self.cfg.test_dataloader.dataset)
         settings.pipeline = [settings.pipeline[0], *changes, *settings.pipeline[1:]]

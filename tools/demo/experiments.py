@@ -122,6 +122,7 @@ GRID = (
     Row('LocAtViT', 'grid/locatvit_patch4'),
     Row('ViT + fixed Gaussian', 'grid/vit_patch4_fixed', FINE_VIT, trains=False),
 )
+FIXED_AND_LOCAT = ('ViT + fixed Gaussian', 'LocAtViT')
 #: the demo's images for pretraining
 ALL_IMAGES = 12_000
 
@@ -195,6 +196,7 @@ class Experiment:
         repeats: train every model over several seeds.
         data: what the models are trained on.
         baseline: add a row for the nearest colour, see ``colour_baseline.py``.
+        compared: pairs of models whose difference the results page has, beside those to the first.
     """
 
     rows: tuple[Row, ...]
@@ -207,6 +209,7 @@ class Experiment:
     repeats: bool = False
     data: Data = DIGITS
     baseline: bool = False
+    compared: tuple[tuple[str, str], ...] = ()
 
     def root(self, smoke: bool) -> Path:
         """The folder of all runs."""
@@ -224,8 +227,18 @@ class Experiment:
 
 EXPERIMENTS = {
     'demo': Experiment((DEMO[0], FIXED, DEMO[1]), 'demo', picture='demo.png', features=True),
-    'ablation': Experiment(ABLATION, 'demo_ablation', features=True, repeats=True),
-    'grid': Experiment(GRID, 'demo_grid', features=True, repeats=True),
+    'ablation': Experiment(
+        *(ABLATION, 'demo_ablation'),
+        features=True,
+        repeats=True,
+        compared=(
+            ('LocAtViT', 'ViT + GAug'),
+            ('LocAtViT', 'ViT + PRR'),
+            ('LocAtViT, rotated', 'LocAtViT'),
+            FIXED_AND_LOCAT,
+        ),
+    ),
+    'grid': Experiment(GRID, 'demo_grid', features=True, repeats=True, compared=(FIXED_AND_LOCAT,)),
     'growth': Experiment(GROWTH, 'demo_growth', repeats=True),
     'families': Experiment(FAMILIES, 'demo_families', SHORT, processes=2),
     'attach': Experiment(ATTACH, 'demo', summary='attach', picture='attach.png'),
@@ -236,5 +249,6 @@ EXPERIMENTS = {
         repeats=True,
         data=LAND,
         baseline=True,
+        compared=(FIXED_AND_LOCAT,),
     ),
 }

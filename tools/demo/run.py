@@ -130,8 +130,8 @@ def main(argv: list[str] | None = None) -> None:
         summary.insert(0, baseline)
         runs = {baseline['name']: [baseline], **runs}
     if experiment.repeats:
-        command = f'python tools/demo/run.py --{chosen[0]} --seeds {args.seeds}'
-        (work_dir / 'results.json').write_text(json.dumps(collect(runs, command), indent=1) + '\n')
+        found = collect(runs, f'make demo-{chosen[0]} SEEDS={args.seeds}', experiment.compared)
+        (work_dir / 'results.json').write_text(json.dumps(found, indent=1) + '\n')
     summary_file = work_dir / f'{experiment.summary}.json'
     summary_file.write_text(json.dumps(summary, indent=2) + '\n')
     show(summary)

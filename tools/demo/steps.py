@@ -50,7 +50,7 @@ def make_data(data: Data) -> None:
 
 
 def fingerprint(row: Row, experiment: Experiment, smoke: bool) -> str:
-    """A hash of everything except the seed that a result depends on: configs, data, options."""
+    """A hash of configs, data and options: not of the code, and not of the seed."""
     parts = ('tune', *PARTS) if row.tunes else PARTS
     configs = [experiment.data.config(f'{row.stem}_{part}') for part in parts]
     settings: list = [experiment.options, experiment.processes, smoke]

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,12 +27,15 @@ def average(results: list[dict]) -> dict:
     return summary
 
 
-def collect(runs: dict[str, list[dict]], command: str) -> dict:
+def collect(
+    runs: dict[str, list[dict]], command: str, compared: Sequence[tuple[str, str]] = ()
+) -> dict:
     """All results of an experiment, as ``tools/misc/results.py`` reads them.
 
     Args:
         runs: name of a model -> its results, seed by seed.
         command: what was run.
+        compared: pairs of models; the second is subtracted from the first.
     """
     rows = []
     for name, results in runs.items():
@@ -49,7 +53,7 @@ def collect(runs: dict[str, list[dict]], command: str) -> dict:
         device=f'{cpu_name()}, {os.cpu_count()} cores, one thread for each model',
         torch=torch.__version__,
     )
-    return dict(about=about, rows=rows)
+    return dict(about=about, rows=rows, compared=compared)
 
 
 def show(rows: list[dict]) -> None:

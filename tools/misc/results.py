@@ -21,7 +21,10 @@ from locat_mm.checkpoint import write_beside
 from locat_mm.cli.reporting import reports_errors
 
 ROOT = Path(__file__).resolve().parents[2]
-_BLOCK = re.compile(r'(<!-- results: (\w+) (\w+)(?: (\w+))? -->\n).*?(<!-- end -->)', re.DOTALL)
+_MARKER = '<!-- results:'
+_BLOCK = re.compile(
+    rf'({_MARKER} (\w+) (\w+)(?: (\w+))? -->\n)(?:(?!{_MARKER}).)*?(<!-- end -->)', re.DOTALL
+)
 
 
 def paired_interval(differences: np.ndarray) -> tuple[float, float]:
@@ -93,14 +96,18 @@ def paper_table(summary: dict) -> list[list[str]]:
 
 
 def difference_table(summary: dict) -> list[list[str]]:
-    """Differences to the first model that has all metrics: mean and 95 % interval over seeds."""
+    """Differences to the first model that has all metrics: mean and 95 % interval over seeds.
+
+    Then those of the pairs that the summary asks for. Only seeds that both models have count.
+    """
     metrics = metrics_of(summary)
-    whole = [row for row in summary['rows'] if set(metrics) <= set(row['runs'][0])]
+    whole = {row['name']: row for row in summary['rows'] if set(metrics) <= set(row['runs'][0])}
     first, *others = whole
-    table = [[f'minus {first["name"]}', *(METRICS[metric] for metric in metrics)]]
-    for row in others:
-        found = [paired_differences(row, first, metric) for metric in metrics]
-        table.append([row['name'], *map(difference_cell, found)])
+    table = [['difference', *(METRICS[metric] for metric in metrics), 'seeds']]
+    for one, other in [*((name, first) for name in others), *summary.get('compared', ())]:
+        found = [paired_differences(whole[one], whole[other], metric) for metric in metrics]
+        cells = map(difference_cell, found)
+        table.append([f'{one} minus {other}', *cells, str(len(found[0]))])
     return table
 
 
@@ -153,11 +160,12 @@ def welch_cell(new: np.ndarray, old: np.ndarray) -> str:
 def claim_table(summary: dict) -> list[list[str]]:
     """Every value of a summary of ``make demo-claims``: one line each, a column for each model.
 
-    The last columns are the differences that the summary asks for.
+    The last columns are the differences that the summary asks for. All models have the same seeds.
     """
     rows = {row['name']: row for row in summary['rows']}
     pairs = summary['compared']
-    table = [['', *rows, *(f'{one} minus {other}' for one, other in pairs)]]
+    (seeds,) = {len(row['runs']) for row in rows.values()}
+    table = [[f'{seeds} seeds', *rows, *(f'{one} minus {other}' for one, other in pairs)]]
     for value in next(iter(rows.values()))['runs'][0]:
         means = [mean_cell(row, value) for row in rows.values()]
         differences = [paired_differences(rows[a], rows[b], value) for a, b in pairs]
@@ -193,7 +201,7 @@ def fill(text: str, folder: Path) -> str:
     Raises:
         FileNotFoundError: if a summary is missing.
         ValueError: if the page has no table, or names one that there is not, or one with the wrong
-            number of summaries.
+            number of summaries, or a line is not a marker or has no end.
     """
 
     def block(found: re.Match) -> str:
@@ -212,7 +220,12 @@ def fill(text: str, folder: Path) -> str:
 
     filled, count = _BLOCK.subn(block, text)
     if not count:
-        raise ValueError('the page has no line <!-- results: SUMMARY TABLE -->')
+        raise ValueError(f'the page has no line {_MARKER} SUMMARY TABLE -->')
+    if count != text.count(_MARKER):
+        known = {found[1] for found in _BLOCK.finditer(text)}
+        lines = [f'{line}\n' for line in text.splitlines() if _MARKER in line]
+        wrong = ''.join(line for line in lines if line not in known)
+        raise ValueError(f'not "{_MARKER} SUMMARY TABLE -->", or no <!-- end --> follows:\n{wrong}')
     return filled
 
 
