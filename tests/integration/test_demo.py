@@ -175,6 +175,20 @@ def test_the_fine_grid_from_training_to_results(workplace, forked, monkeypatch):
 
 
 @pytest.mark.fields
+@pytest.mark.parametrize('name', ['ViT + GAP', 'LocAtViT - position embedding'])
+def test_a_row_of_the_ablation_from_training_to_results(workplace, forked, monkeypatch, name):
+    experiment = run.EXPERIMENTS['ablation']
+    (row,) = (row for row in experiment.rows if row.name == name)
+    monkeypatch.setitem(run.EXPERIMENTS, 'ablation', replace(experiment, rows=(row,)))
+    forked(['--ablation', '--smoke', '--seeds', '1'])
+    results = workplace.folder / 'work_dirs' / 'demo_ablation_smoke' / 'results.json'
+    (found,) = json.loads(results.read_text())['rows']
+    assert found['name'] == name
+    assert {'top1', 'miou', 'knn', 'in_context', 'seconds'} == set(found['runs'][0])
+    assert found['runs'][0]['knn'] > 0
+
+
+@pytest.mark.fields
 def test_claims_from_training_to_results(workplace, forked):
     claims.main(['--smoke', '--seeds', '1'])
     folder = workplace.folder / 'work_dirs' / 'demo_claims_smoke'

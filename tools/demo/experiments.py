@@ -66,6 +66,7 @@ class Row:
         trains: False if the classifier is that of ``start`` without any training.
         tunes: the key of the checkpoint in ``{stem}_tune.py``, if that config trains a few numbers
             of the classifier of ``start``.
+        vector: what k-NN compares, see ``tools/analysis_tools/knn.py --features``.
         variant: name of the folder of what ``options`` make of the configs.
         options: ``'classify'`` or ``'segment'`` -> ``--cfg-options`` of that training and test.
     """
@@ -75,6 +76,7 @@ class Row:
     start: 'Row | None' = None
     trains: bool = True
     tunes: str | None = None
+    vector: str = 'cls'
     variant: str = ''
     options: dict[str, list[str]] = field(default_factory=dict, hash=False)
 
@@ -91,7 +93,7 @@ ABLATION = (
     Row('ViT + GAug', 'ablation/vit_gaug'),
     Row('ViT + PRR', 'ablation/vit_prr'),
     Row('LocAtViT', 'locatvit'),
-    Row('ViT + GAP', 'ablation/vit_gap'),
+    Row('ViT + GAP', 'ablation/vit_gap', vector='avg'),  # no class token
     Row('ViT - position embedding', 'ablation/vit_nopos'),
     Row('LocAtViT - position embedding', 'ablation/locatvit_nopos'),
     FIXED,

@@ -111,7 +111,7 @@ def feature_configs(row: Row, data: Data) -> list[Path]:
 
 def features_fingerprint(row: Row, data: Data) -> str:
     """A hash of what the evaluations of features depend on besides the trained weights."""
-    return digest(data, feature_configs(row, data))
+    return digest(data, feature_configs(row, data), row.vector)
 
 
 def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) -> dict:
@@ -131,7 +131,7 @@ def evaluate_features(row: Row, seed: int, experiment: Experiment, smoke: bool) 
     classifier, in_context = map(str, feature_configs(row, experiment.data))
     results = {}
     for name, key, args in (
-        ('knn', 'knn/top1_k20', [classifier, checkpoint, '--k', '20']),
+        ('knn', 'knn/top1_k20', [classifier, checkpoint, '--k', '20', '--features', row.vector]),
         ('in_context', 'mIoU', [in_context, checkpoint, '--prefix', 'backbone']),
     ):
         part_dir = work_dir / name
