@@ -236,6 +236,7 @@ EXPERIMENTS = {
         compared=(
             ('LocAtViT', 'ViT + GAug'),
             ('LocAtViT', 'ViT + PRR'),
+            ('LocAtViT - position embedding', 'LocAtViT'),
             ('LocAtViT, rotated', 'LocAtViT'),
             FIXED_AND_LOCAT,
         ),
