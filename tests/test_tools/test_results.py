@@ -137,21 +137,21 @@ def test_the_readme_quotes_the_page():
     text = (ROOT / 'README.md').read_text()
     quote = text.partition('Measured here')[2].partition('Intervals')[0]
     lines = [line for line in quote.splitlines() if '→' in line][1:]
-    names = ('ViT', 'LocAtViT', 'ViT + fixed Gaussian')
+    quoted = dict(ablation='', grid='', land_cover='', growth=', width 128, 12000 images')
     of_fixed: dict[str, list[str]] = {'miou': [], 'top1': []}
-    for line, summary in zip(lines, ('ablation', 'grid', 'land_cover'), strict=True):
+    for line, (summary, size) in zip(lines, quoted.items(), strict=True):
         found = json.loads((ROOT / 'docs' / 'results' / f'{summary}.json').read_text())
-        vit, locat, fixed = (
-            next(row for row in found['rows'] if row['name'] == name) for name in names
-        )
+        rows = {row['name']: row for row in found['rows']}
+        vit, locat = rows[f'ViT{size}'], rows[f'LocAtViT{size}']
         cells = [cell.strip() for cell in line.split('|')[2:-1]]
-        for cell, metric in zip(cells, of_fixed, strict=False):
-            values = [np.array([run[metric] for run in row['runs']]) for row in (vit, locat, fixed)]
-            plain, other, constant = (f'{value.mean():.2f}' for value in values)
-            bold = stats.ttest_rel(values[1], values[0]).pvalue < 0.05
-            assert cell == f'{plain} → **{other}**' if bold else f'{plain} → {other}'
-            of_fixed[metric].append(constant)
-        assert cells[2] == str(len(vit['runs']))
+        expected = [f'{vit["params"] / 1e6:.1f} M']
+        for metric, constant in of_fixed.items():
+            plain, other = ([run[metric] for run in row['runs']] for row in (vit, locat))
+            bold = '**' if stats.ttest_rel(other, plain).pvalue < 0.05 else ''
+            expected.append(f'{np.mean(plain):.2f} → {bold}{np.mean(other):.2f}{bold}')
+            if (fixed := rows.get('ViT + fixed Gaussian')) is not None:
+                constant.append(f'{np.mean([run[metric] for run in fixed["runs"]]):.2f}')
+        assert cells == [*expected, str(len(vit['runs']))]
     after = quote.partition('A constant Gaussian')[2]
     assert re.findall(r'\d+\.\d{2}', after) == of_fixed['miou'] + of_fixed['top1']
 
