@@ -224,7 +224,7 @@ def test_the_page_has_the_papers_numbers_beside(data, started):
     file.write_text(f'{page}\n<!-- results: ablation differences -->\n<!-- end -->\n')
     results.main(['--page', str(file), '--write'])
     assert (
-        '| LocAtViT, Tiny | **+0.04 [+0.04, +0.04]** | **+0.04 [+0.04, +0.04]** |'
+        '| LocAtViT, Tiny minus ViT, Tiny | **+0.04 [+0.04, +0.04]** | **+0.04 [+0.04, +0.04]** |'
         in file.read_text()
     )
 
