@@ -113,9 +113,13 @@ def difference_table(summary: dict) -> list[list[str]]:
 
 def difference_cell(differences: np.ndarray) -> str:
     """Mean and 95 % interval of paired differences, bold if the mean :func:`holds`."""
-    low, high = paired_interval(differences)
-    cell = f'{np.mean(differences):+.2f} [{low:+.2f}, {high:+.2f}]'
-    return f'**{cell}**' if holds(differences) else cell
+    return interval_cell(np.mean(differences), *paired_interval(differences), holds(differences))
+
+
+def interval_cell(mean: float, low: float, high: float, bold: bool) -> str:
+    """A difference and its interval."""
+    cell = f'{mean:+.2f} [{low:+.2f}, {high:+.2f}]'
+    return f'**{cell}**' if bold else cell
 
 
 def gain_table(summary: dict) -> list[list[str]]:
@@ -153,8 +157,7 @@ def change_table(summary: dict, other: dict) -> list[list[str]]:
 def welch_cell(new: np.ndarray, old: np.ndarray) -> str:
     """Difference of the means of two independent samples and Welch's 95 % interval."""
     low, high = stats.ttest_ind(new, old, equal_var=False).confidence_interval()
-    cell = f'{new.mean() - old.mean():+.2f} [{low:+.2f}, {high:+.2f}]'
-    return f'**{cell}**' if low * high > 0 else cell
+    return interval_cell(new.mean() - old.mean(), low, high, low * high > 0)
 
 
 def claim_table(summary: dict) -> list[list[str]]:
