@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from claims import similarity_by_block
 from evaluating import CalibrationError, blur, noise, occlude
 from scipy import ndimage
 from sklearn.calibration import calibration_curve
+from torch import nn
 
 
 @pytest.fixture
@@ -75,3 +77,36 @@ def test_calibration_error_is_that_of_sklearns_curve():
     expected = (np.abs(accuracy - mean_confidence) * counts[counts > 0]).sum() / len(confidence)
     assert metric.compute_metrics(metric.results)['ece'] == pytest.approx(100 * expected)
     assert expected > abs(correct.mean() - confidence.mean()) + 0.1
+
+
+class Blocks:
+    """Two linear blocks and two batches of different size, in place of a trained model."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.layers = [nn.Linear(4, 4), nn.Linear(4, 4)]
+        self.batches = [torch.randn(3, 5, 4), torch.randn(1, 5, 4)]
+
+    def blocks(self):
+        return self.layers
+
+    def evaluate(self):
+        for tokens in self.batches:
+            for layer in self.layers:
+                tokens = layer(tokens)
+
+
+@torch.no_grad()
+def test_similarity_is_the_mean_cosine_over_patches_and_images():
+    model = Blocks()
+    expected: list[list[float]] = [[], []]
+    for tokens in torch.cat(model.batches):
+        for layer, found in zip(model.layers, expected, strict=True):
+            tokens = layer(tokens)
+            cls, *patches = tokens.double().numpy()
+            norm = np.linalg.norm
+            found += [cls @ patch / norm(cls) / norm(patch) for patch in patches]
+    assert similarity_by_block(model) == pytest.approx(
+        {f'block {i}': 100 * np.mean(found) for i, found in enumerate(expected, 1)}, abs=1e-4
+    )
+    assert not any(layer._forward_hooks for layer in model.layers)
