@@ -1,9 +1,11 @@
 """Changed images and the calibration of the demo's models, held to other libraries."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
-from claims import similarity_by_block
+from claims import gradient_by_block, similarity_by_block
 from evaluating import CalibrationError, blur, noise, occlude
 from scipy import ndimage
 from sklearn.calibration import calibration_curve
@@ -110,3 +112,33 @@ def test_similarity_is_the_mean_cosine_over_patches_and_images():
         {f'block {i}': 100 * np.mean(found) for i, found in enumerate(expected, 1)}, abs=1e-4
     )
     assert not any(layer._forward_hooks for layer in model.layers)
+
+
+def test_gradient_shares_are_those_written_out():
+    """Two blocks whose GAug is a linear map of two inputs; the loss is the squared output."""
+    torch.manual_seed(1)
+    batches = [torch.randn(3, 2), torch.randn(1, 2)]
+    first, second = nn.Linear(2, 1), nn.Linear(2, 1)
+    blocks = [SimpleNamespace(attn=SimpleNamespace(gaug=gaug)) for gaug in (first, second)]
+
+    def losses():
+        for x in batches:
+            yield (first(x) * second(x)).square().mean()
+
+    expected = []
+    for x in (batch.double().numpy() for batch in batches):
+        a, b = (
+            x @ gaug.weight[0].detach().double().numpy() + gaug.bias.detach().double().numpy()
+            for gaug in (first, second)
+        )
+        inputs = np.column_stack([x, np.ones(len(x))])
+        by_first, by_second = (
+            np.square(inputs.T @ slope / len(x)).sum() for slope in (2 * a * b**2, 2 * a**2 * b)
+        )
+        expected.append(np.array([by_first, by_second]) / (by_first + by_second))
+    model = SimpleNamespace(
+        model=nn.ModuleList([first, second]), blocks=lambda: blocks, losses=losses
+    )
+    assert gradient_by_block(model) == pytest.approx(
+        {f'block {i}': 100 * share for i, share in enumerate(np.mean(expected, 0), 1)}, abs=1e-4
+    )
