@@ -98,7 +98,7 @@ test-openmmlab: $(UPSTREAM)/.installed
 
 # Every shape and dtype of the fused kernels: minutes on a GPU, hours in Triton's interpreter.
 test-kernels: install
-	$(BIN)/python -m pytest tests/test_ops -m kernels
+	$(BIN)/python -m pytest tests/test_ops -m kernels --numprocesses 2
 
 # Every config of a vision transformer that mmpretrain and mmseg ship, with LocAt attached: minutes.
 test-stock: install

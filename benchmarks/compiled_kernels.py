@@ -7,8 +7,9 @@ Registers, stack and shared memory come from the compiler, instructions from the
 - special: instructions of the special-function units (MUFU: exp2, log2, division);
 - spills: loads and stores of spilled registers, in all and inside of loops.
 
-``python benchmarks/compiled_kernels.py`` prints a table for a head dimension of 64 (``--all``: all
-cases). It fails if a kernel does not compile or needs more shared memory than a card has.
+``python benchmarks/compiled_kernels.py`` prints a table of the kernels for heads of 64 channels,
+and of the windows' for heads of 32. ``--all`` compiles every case and prints one line per card. It
+fails if a kernel does not compile or needs more shared memory than a card has.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -49,6 +51,7 @@ CARDS = {
     100: ('B200', 227),
     120: ('RTX 50', 99),
 }
+_HEAD_DIMS = (16, 32, 64, 80, 96, 128)
 _DTYPES = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 _TOOLS = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
 
@@ -76,6 +79,7 @@ class Compiled:
 
     card: int
     case: str
+    head_dim: int
     kernel: str
     registers: int
     stack: int
@@ -114,7 +118,7 @@ def sample(sides: list[int]) -> Iterator[Case]:
 def every_case() -> Iterator[Case]:
     """Every combination of dtype, head width, grid and kernel."""
     for dtype in _DTYPES:
-        for head_dim in (16, 32, 64, 80, 96, 128):
+        for head_dim in _HEAD_DIMS:
             # A fold needs padding columns: 14 of 16. 32 columns have none. 7 and 12 mask rows.
             for grid, prefix, clamp in (
                 *(((14, 14), 1, False), ((14, 14), 0, False), ((32, 32), 1, False)),
@@ -188,20 +192,24 @@ def _named(found: dict[str, object]) -> dict[str, object]:
 
 def inspect(card: int, case: Case, kernel: str, compiled: object) -> Compiled:
     """Read the compiled code."""
+    shared: int = compiled.metadata.shared  # type: ignore[attr-defined]
+    found = _measure(compiled.asm['cubin'])  # type: ignore[attr-defined]
+    return Compiled(card, str(case), case.head_dim, kernel, shared=shared, **found)
+
+
+@cache  # inputs that need the same specialisation share a program
+def _measure(cubin: bytes) -> dict[str, int]:
+    """Registers, stack and instructions of one program."""
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
-        file.write(compiled.asm['cubin'])  # type: ignore[attr-defined]
+        file.write(cubin)
         file.flush()
         usage = _run('cuobjdump', '-res-usage', file.name)
         code = _run('nvdisasm', '-c', file.name)
     numbers = {key: int(value) for key, value in re.findall(r'(REG|STACK):(\d+)', usage)}
     lines = code.splitlines()
-    return Compiled(
-        card,
-        str(case),
-        kernel,
-        numbers['REG'],
-        numbers['STACK'],
-        compiled.metadata.shared,  # type: ignore[attr-defined]
+    return dict(
+        registers=numbers['REG'],
+        stack=numbers['STACK'],
         tensor=_count(r'\b(HMMA|HGMMA|UTC\w*MMA|QGMMA|DMMA)\b', lines),
         special=_count(r'\bMUFU\b', lines),
         fused=_count(r'\bFFMA2?\b', lines),
@@ -248,6 +256,26 @@ def table(rows: list[Compiled]) -> str:
     return '\n'.join(lines)
 
 
+def summary(rows: list[Compiled]) -> str:
+    """Markdown: per card the kernels, and those with spills in a loop by the width of a head."""
+    widths = ' | '.join(f'in loops, d{head_dim}' for head_dim in _HEAD_DIMS)
+    lines = [
+        f'| card | kernels | shared, most (KiB) | of | {widths} |',
+        '|---' * (4 + len(_HEAD_DIMS)) + '|',
+    ]
+    for card in dict.fromkeys(row.card for row in rows):
+        name, limit = CARDS[card]
+        of_card = [row for row in rows if row.card == card]
+        most = max(row.shared for row in of_card) / 1024
+        cells = [f'{card / 10:.1f} {name}', str(len(of_card)), f'{most:.1f}', str(limit)]
+        for head_dim in _HEAD_DIMS:
+            of_width = [row for row in of_card if row.head_dim == head_dim]
+            spilled = sum(row.spills_in_loops > 0 for row in of_width)
+            cells.append(f'{spilled} of {len(of_width)}')
+        lines.append(f'| {" | ".join(cells)} |')
+    return '\n'.join(lines)
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -258,7 +286,7 @@ def main(argv: list[str] | None = None) -> None:
         '--sides', type=int, nargs='+', default=[14, 32], help='of square grids, in patches'
     )
     parser.add_argument('--cards', type=int, nargs='+', default=list(CARDS), help='such as 80 90')
-    parser.add_argument('--out', metavar='FILE.json', help='write the rows there, too')
+    parser.add_argument('--out', metavar='FILE.json', help='write a row per kernel there, too')
     args = parser.parse_args(argv)
     inputs = list(every_case() if args.all else sample(args.sides))
     rows, failures = [], []
@@ -274,8 +302,11 @@ def main(argv: list[str] | None = None) -> None:
                 failures.append(f'{card} {case} {kernel}: {row.shared} bytes of shared memory')
         if sys.stderr.isatty() or number % 20 == 0 or number == len(todo):
             print(f'[{number}/{len(todo)}] {card} {case}', file=sys.stderr, flush=True)
-    print(table(rows))
-    print(f'\n{len(rows)} kernels compiled, {len(failures)} failures; Triton {triton.__version__}')
+    print(summary(rows) if args.all else table(rows))
+    print(
+        f'\n{len(rows)} kernels compiled, {_measure.cache_info().currsize} programs, '
+        f'{len(failures)} failures; Triton {triton.__version__}'
+    )
     if args.out:
         Path(args.out).write_text(json.dumps([asdict(row) for row in rows], indent=1) + '\n')
     if failures:

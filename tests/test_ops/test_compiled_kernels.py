@@ -14,19 +14,19 @@ pytestmark = pytest.mark.skipif(
 
 
 def compile_for(root, out, *options):
-    """Rows of the program, which cannot run here: this process has Triton's interpreter."""
+    """What the program writes and prints. It cannot run here, where Triton interprets kernels."""
     program = root / 'benchmarks' / 'compiled_kernels.py'
     env = {**os.environ, 'PYTHONPATH': str(root), 'TRITON_CACHE_DIR': str(out.parent / 'cache')}
     env['TRITON_DEFAULT_FP_FUSION'] = '0'  # as from Triton 3.10 on
     command = [sys.executable, str(program), '--out', str(out), *options]
     result = subprocess.run(command, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
-    return json.loads(out.read_text())
+    return json.loads(out.read_text()), result.stdout
 
 
 def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
     cards = ('80', '100')  # make test-kernels: all
-    rows = compile_for(root, tmp_path / 'rows.json', '--sides', '14', '--cards', *cards)
+    rows, _ = compile_for(root, tmp_path / 'rows.json', '--sides', '14', '--cards', *cards)
     assert len(rows) == len(cards) * 2 * (5 + 2)  # kernels along the axes and rotated
     assert {row['kernel'] for row in rows} == {
         *('forward', 'backward queries', 'backward keys'),
@@ -43,5 +43,11 @@ def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
 @pytest.mark.kernels
 @pytest.mark.parametrize('card', ['80', '86', '89', '90', '100', '120'])
 def test_every_kernel_compiles(root, tmp_path, card):
-    rows = compile_for(root, tmp_path / 'rows.json', '--all', '--cards', card)
+    rows, printed = compile_for(root, tmp_path / 'rows.json', '--all', '--cards', card)
     assert len(rows) == 3 * 2 * (6 * 6 * 5 + 3 * 3 * 2)  # windows: three head widths
+    cells = printed.splitlines()[2].split(' | ')
+    assert cells[1:3] == [str(len(rows)), f'{max(row["shared"] for row in rows) / 1024:.1f}']
+    for head_dim, cell in zip((16, 32, 64, 80, 96, 128), cells[4:], strict=True):
+        of_width = [row for row in rows if f' d{head_dim} ' in row['case']]
+        spilled = [row for row in of_width if row['spills_in_loops']]
+        assert cell.removesuffix(' |') == f'{len(spilled)} of {len(of_width)}'
