@@ -45,7 +45,9 @@ def test_kernels_compile_and_spill_nothing_in_loops(root, tmp_path):
 def test_every_kernel_compiles(root, tmp_path, card):
     rows, printed = compile_for(root, tmp_path / 'rows.json', '--all', '--cards', card)
     assert len(rows) == 3 * 2 * (6 * 6 * 5 + 3 * 3 * 2)  # windows: three head widths
-    cells = printed.splitlines()[2].split(' | ')
+    # Libraries print something at their import, too.
+    (line,) = (s for s in printed.splitlines() if s.startswith(f'| {int(card) / 10:.1f} '))
+    cells = line.split(' | ')
     assert cells[1:3] == [str(len(rows)), f'{max(row["shared"] for row in rows) / 1024:.1f}']
     windows = [row for row in rows if 'window' in row['case']]
     others = [row for row in rows if 'window' not in row['case']]
