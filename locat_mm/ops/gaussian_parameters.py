@@ -76,7 +76,7 @@ def gaussian_parameters(
             ]
             rest = [x.squeeze(-1) for x in rest]
         else:
-            logits = _Logits.apply(patches, weight, bias)
+            logits = _logits(patches, weight, bias)
             variance = (max_variance * torch.sigmoid(logits[:2])).movedim(0, -1)
             rest = [logits[row] for row in range(2, len(weight))]
         alpha = F.softplus(rest[0])
@@ -85,19 +85,31 @@ def gaussian_parameters(
         return variance, alpha, MAX_CORRELATION * torch.tanh(rest[1])
 
 
-class _Logits(torch.autograd.Function):
+def _logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """``weight xᵀ + bias``: ``[..., head_dim]`` to ``[3 or 4, ...]``, each logit apart.
 
     The elementwise steps that follow are faster in this layout, and a product with few rows is
-    faster than one with few columns. The input is copied, and copied again in the backward
-    pass: keeping the copy would take as much memory as the queries.
+    faster than one with few columns.
+    """
+    if torch.is_grad_enabled():
+        return _Logits.apply(x, weight, bias)
+    return _project(x, weight, bias)  # autograd costs time that counts on a small image
+
+
+def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    logits = torch.addmm(bias[:, None], weight, x.reshape(-1, x.shape[-1]).T)
+    return logits.view(len(weight), *x.shape[:-1])
+
+
+class _Logits(torch.autograd.Function):
+    """The input is copied, and copied again in the backward pass: keeping the copy would take as
+    much memory as the queries.
     """
 
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x, weight)
-        logits = torch.addmm(bias[:, None], weight, x.reshape(-1, x.shape[-1]).T)
-        return logits.view(len(weight), *x.shape[:-1])
+        return _project(x, weight, bias)
 
     @staticmethod
     def backward(ctx, grad):

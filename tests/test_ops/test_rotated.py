@@ -90,8 +90,12 @@ def test_gradients_equal_finite_differences():
     ids=str,
 )
 def test_attention_equals_naive_with_all_gradients(backend, case, budget, monkeypatch):
+    logits_per_thread, min_queries = budget
     for name in ('_FORWARD', '_BACKWARD'):
-        monkeypatch.setattr(chunked, name, chunked._Chunk(*budget))
+        chunk = getattr(chunked, name)._replace(
+            logits_per_thread=logits_per_thread, min_queries=min_queries
+        )
+        monkeypatch.setattr(chunked, name, chunk)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
     grid, prefix, eps, longest = CASES[case]
     inputs = make_inputs(grid, prefix)

@@ -25,13 +25,16 @@ class _Chunk(NamedTuple):
 
     logits_per_thread: int
     min_queries: int  #: with fewer, SDPA's and BLAS's kernels are slow
+    splits_heads: bool  #: whether one image is split by heads first, and then by queries
 
 
 #: The mask of a chunk stays in the L3 cache. Chunks for the L2 caches are read faster, but on small
-#: images the larger number of steps costs more than that.
-_FORWARD = _Chunk(2**19, 256)
-#: Logits and their gradients stay in the L2 caches.
-_BACKWARD = _Chunk(2**17, 128)
+#: images the larger number of steps costs more than that. SDPA's threads share the heads out, so
+#: it gets all of them.
+_FORWARD = _Chunk(2**19, 320, splits_heads=False)
+#: Two tensors, logits and their gradients, so the memory is that of the forward pass. The threads
+#: of BLAS share one product: many queries of one head are faster than few queries of three.
+_BACKWARD = _Chunk(2**18, 256, splits_heads=True)
 
 
 def chunked_attention(
@@ -88,7 +91,7 @@ def _forward(
     batch, heads, num_tokens, head_dim = q.shape
     gaussians = chunked_bias(variance, alpha, correlation, geometry)
     out, buffer = None, None
-    for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
+    for images, _, queries in _chunks(batch, heads, num_tokens, attn_bias, _FORWARD):
         shape = (_length(images), heads, _length(queries), num_tokens)
         whole = shape[0] == batch and shape[2] == num_tokens  # small images: fewer steps
         if buffer is None:
@@ -102,7 +105,8 @@ def _forward(
         if before:
             bias[:, :, :before].zero_()
         if attn_bias is not None:
-            _add(bias, attn_bias, images, queries)
+            part = _part(attn_bias, images, slice(None), queries)
+            bias.unflatten(0, (-1, part.shape[0])).add_(part)
         if whole:
             return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
         if out is None:
@@ -139,30 +143,32 @@ class _ChunkedAttention(torch.autograd.Function):
             hidden = hidden if hidden.any() else None
             grad_bias = torch.zeros_like(attn_bias) if ctx.needs_input_grad[6] else None
         buffer = None
-        for images, queries in _chunks(batch, heads, num_tokens, attn_bias, _BACKWARD):
+        for chunk in _chunks(batch, heads, num_tokens, attn_bias, _BACKWARD):
+            images, of_heads, queries = chunk
             # BLAS takes one batch axis. A chunk has all queries or one image, so the gradients are
             # views; the copies of inputs are small compared with the logits.
-            q_, grad_out_ = (x[images, :, queries].flatten(0, 1) for x in (q, grad_out))
-            k_, v_ = (x[images].flatten(0, 1) for x in (k, v))
-            grad_q_ = grad_q[images, :, queries].flatten(0, 1)
-            grad_k_, grad_v_ = (x[images].flatten(0, 1) for x in (grad_k, grad_v))
+            q_, grad_out_, grad_q_ = (x[chunk].flatten(0, 1) for x in (q, grad_out, grad_q))
+            k_, v_, grad_k_, grad_v_ = (
+                x[images, of_heads].flatten(0, 1) for x in (k, v, grad_k, grad_v)
+            )
             shape = (*q_.shape[:2], num_tokens)
             if buffer is None:
                 buffer = _workspace(num_buffers * math.prod(shape), q.dtype)
             weights, grad = buffer[: 2 * math.prod(shape)].view(2, *shape).unbind(0)
             own = buffer[2 * math.prod(shape) :]
             before, patches = _patches(queries, prefix)
-            of_chunk = slice(images.start * heads, images.stop * heads), patches
+            first = images.start * heads + of_heads.start
+            of_chunk = slice(first, first + shape[0]), patches
 
             torch.baddbmm(weights, q_, k_.mT, beta=0, alpha=scale, out=weights)
             gaussians.add(weights[:, before:, prefix:].unflatten(-1, grid_size), of_chunk, own)
             if attn_bias is not None:
-                part = _part(attn_bias, images, queries)
-                weights.view(-1, *part.shape[:1], heads, *shape[1:]).add_(part)
+                part = _part(attn_bias, *chunk)
+                per_part = -1, part.shape[0], _length(of_heads), *shape[1:]
+                weights.view(per_part).add_(part)
             torch.softmax(weights, -1, out=weights)
             if hidden is not None:
-                part = _part(hidden, images, queries)
-                weights.view(-1, *part.shape[:1], heads, *shape[1:]).masked_fill_(part, 0)
+                weights.view(per_part).masked_fill_(_part(hidden, *chunk), 0)
             later = float(queries.start > 0)  # the first queries overwrite uninitialised memory
             torch.baddbmm(grad_v_, weights.mT, grad_out_, beta=later, out=grad_v_)
             torch.bmm(grad_out_, v_.mT, out=grad)
@@ -170,24 +176,26 @@ class _ChunkedAttention(torch.autograd.Function):
             torch.baddbmm(grad_q_, grad, k_, beta=0, alpha=scale, out=grad_q_)
             torch.baddbmm(grad_k_, grad.mT, q_, beta=later, alpha=scale, out=grad_k_)
             if grad_bias is not None:
-                part = _part(grad_bias, images, queries)
-                per_part = grad.view(-1, *part.shape[:1], heads, *shape[1:])
-                part += per_part.sum(0).sum_to_size(part.shape)
+                part = _part(grad_bias, *chunk)
+                part += grad.view(per_part).sum(0).sum_to_size(part.shape)
             gaussians.reduce(grad[:, before:, prefix:].unflatten(-1, grid_size), of_chunk, own)
         return grad_q, grad_k, grad_v, *gaussians.gradients(), grad_bias, None, None
 
 
 def _chunks(
     batch: int, heads: int, num_tokens: int, attn_bias: Tensor | None, chunk: _Chunk
-) -> Iterator[tuple[slice, slice]]:
-    """Slices of images and of queries: whole images, or some queries of one image."""
+) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices of images, heads and queries: whole images, or some heads or queries of one image."""
     budget = chunk.logits_per_thread * torch.get_num_threads()
     period = 1 if attn_bias is None else attn_bias.shape[0]
     span = batch
     num_images = min(batch, max(1, budget // (heads * num_tokens**2)))
-    num_queries = num_tokens
+    num_heads, num_queries = heads, num_tokens
     if num_images == 1:
-        wanted = max(chunk.min_queries, budget // (heads * num_tokens))
+        if chunk.splits_heads:
+            wanted = min(heads, max(1, budget // num_tokens**2))
+            num_heads = math.ceil(heads / math.ceil(heads / wanted))
+        wanted = max(chunk.min_queries, budget // (num_heads * num_tokens))
         num_queries = math.ceil(num_tokens / max(1, num_tokens // wanted))
     # A chunk holds a multiple of the bias's windows, or a part of them.
     if num_images >= period:
@@ -197,8 +205,10 @@ def _chunks(
     for start in range(0, batch, span):
         for first in range(start, start + span, num_images):
             images = slice(first, min(first + num_images, start + span))
-            for query in range(0, num_tokens, num_queries):
-                yield images, slice(query, min(query + num_queries, num_tokens))
+            for head in range(0, heads, num_heads):
+                of_heads = slice(head, min(head + num_heads, heads))
+                for query in range(0, num_tokens, num_queries):
+                    yield images, of_heads, slice(query, min(query + num_queries, num_tokens))
 
 
 class _Workspaces(threading.local):
@@ -235,18 +245,14 @@ def _patches(queries: slice, num_prefix_tokens: int) -> tuple[int, slice]:
     return before, slice(first, first + _length(queries) - before)
 
 
-def _part(attn_bias: Tensor, images: slice, queries: slice) -> Tensor:
+def _part(attn_bias: Tensor, images: slice, heads: slice, queries: slice) -> Tensor:
     """The part of ``[A, heads or 1, N, N]`` for a chunk; its first axis divides the chunk's."""
     period = attn_bias.shape[0]
-    if _length(images) >= period:
-        return attn_bias[:, :, queries]
-    first = images.start % period
-    return attn_bias[first : first + _length(images), :, queries]
-
-
-def _add(logits: Tensor, attn_bias: Tensor, images: slice, queries: slice) -> None:
-    part = _part(attn_bias, images, queries)
-    logits.unflatten(0, (-1, part.shape[0])).add_(part)
+    of_period = slice(None)
+    if _length(images) < period:
+        first = images.start % period
+        of_period = slice(first, first + _length(images))
+    return attn_bias[of_period, heads if attn_bias.shape[1] > 1 else slice(None), queries]
 
 
 def _as_additive(attn_bias: Tensor, q: Tensor) -> Tensor:

@@ -19,8 +19,14 @@ CASES = {
     'bias-per-window': (6, 2, (4, 4), 0, (3, 2)),
     'bias-per-image': (2, 3, (3, 4), 2, (2, 3)),
 }
-# (logits of a chunk, least queries): all at once, images apart, queries apart.
-BUDGETS = {'whole': (2**18, 256), 'images': (400, 256), 'queries': (1, 4)}
+# (logits of a chunk, least queries): all at once; some images; two heads of three apart; each head
+# and some queries apart.
+BUDGETS = {
+    'whole': (2**18, 256),
+    'images': (1200, 256),
+    'heads': (400, 256),
+    'queries': (1, 4),
+}
 
 
 def make_inputs(batch, heads, grid, prefix, bias=None, dtype=torch.double, head_dim=8):
@@ -40,11 +46,17 @@ def make_inputs(batch, heads, grid, prefix, bias=None, dtype=torch.double, head_
     return leaves, args, bias[0] if bias else None
 
 
+def set_budget(monkeypatch, logits_per_thread, min_queries):
+    for name in ('_FORWARD', '_BACKWARD'):
+        chunk = getattr(chunked_attention, name)
+        chunk = chunk._replace(logits_per_thread=logits_per_thread, min_queries=min_queries)
+        monkeypatch.setattr(chunked_attention, name, chunk)
+
+
 @pytest.mark.parametrize('budget', BUDGETS)
 @pytest.mark.parametrize('case', CASES)
 def test_equals_naive_with_all_gradients(case, budget, monkeypatch):
-    for name in ('_FORWARD', '_BACKWARD'):
-        monkeypatch.setattr(chunked_attention, name, chunked_attention._Chunk(*BUDGETS[budget]))
+    set_budget(monkeypatch, *BUDGETS[budget])
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
     leaves, args, attn_bias = make_inputs(*CASES[case])
     kwargs = dict(eps=0.2, max_sq_distance=9.0, scale=0.7, attn_bias=attn_bias)
@@ -132,21 +144,25 @@ def test_nothing_of_the_size_of_the_logits_is_kept():
     assert max(saved) <= args[0].numel()
 
 
+@pytest.mark.parametrize('splits_heads', [False, True])
 @pytest.mark.parametrize('budget', [1, 2**17, 2**20, 2**30])
-def test_every_image_and_query_is_in_one_chunk(budget):
+def test_every_query_of_an_image_and_head_is_in_one_chunk(budget, splits_heads):
     for batch, heads, num_tokens, period in [
         *((8, 3, 197, 1), (1, 3, 1025, 1), (2, 12, 4097, 1)),
         *((512, 3, 49, 64), (512, 3, 49, 1), (1024, 24, 144, 256)),
     ]:
         attn_bias = torch.empty(period, 1, 1, 1, device='meta') if period > 1 else None
-        seen = torch.zeros(batch, num_tokens, dtype=torch.int)
-        for images, queries in chunked_attention._chunks(
-            batch, heads, num_tokens, attn_bias, chunked_attention._Chunk(budget, 256)
+        chunk = chunked_attention._Chunk(budget, 256, splits_heads)
+        seen = torch.zeros(batch, heads, num_tokens, dtype=torch.int)
+        for images, of_heads, queries in chunked_attention._chunks(
+            batch, heads, num_tokens, attn_bias, chunk
         ):
-            seen[images, queries] += 1
+            seen[images, of_heads, queries] += 1
             num_images = images.stop - images.start
             assert num_images % period == 0 or images.start % period + num_images <= period
-            assert num_images == 1 or queries == slice(0, num_tokens)
+            assert num_images == 1 or (of_heads, queries) == (slice(0, heads), slice(0, num_tokens))
+            assert splits_heads or of_heads == slice(0, heads)
+            assert of_heads.stop - of_heads.start in (1, heads) or queries == slice(0, num_tokens)
         assert (seen == 1).all()
 
 
