@@ -35,6 +35,8 @@ _FORWARD = _Chunk(2**19, 320, splits_heads=False)
 #: Two tensors, logits and their gradients, so the memory is that of the forward pass. The threads
 #: of BLAS share one product: many queries of one head are faster than few queries of three.
 _BACKWARD = _Chunk(2**18, 256, splits_heads=True)
+#: The workspace that is kept: rotated Gaussians have a third tensor in the backward pass.
+_KEPT_PER_THREAD = 3 * _BACKWARD.logits_per_thread
 
 
 def chunked_attention(
@@ -223,9 +225,9 @@ def _workspace(numel: int, dtype: torch.dtype) -> Tensor:
     """Memory for the logits of a chunk, kept for the next layer.
 
     The allocator would return it to the system, and page faults in every layer cost more than the
-    writes. Chunks of usual size are kept: 2 MiB in float32 for each thread of PyTorch.
+    writes. Chunks of usual size are kept: up to 3 MiB in float32 for each thread of PyTorch.
     """
-    if numel > _FORWARD.logits_per_thread * torch.get_num_threads():
+    if numel > _KEPT_PER_THREAD * torch.get_num_threads():
         return torch.empty(numel, dtype=dtype)
     kept = _workspaces.by_dtype
     if dtype not in kept or kept[dtype].numel() < numel:
