@@ -11,9 +11,9 @@ from torch.nn import functional as F
 
 from locat_mm.models import LocAtViT, PatchRepresentationRefinement
 
-__all__ = ['prepare']
+__all__ = ['NUM_CLASSES', 'make_call', 'prepare']
 
-_NUM_CLASSES = 1000
+NUM_CLASSES = 1000
 
 
 class Classifier(nn.Module):
@@ -31,20 +31,32 @@ class Classifier(nn.Module):
             attention_backend=None if is_plain else case.variant,
         )
         self.neck = nn.Identity() if is_plain else PatchRepresentationRefinement(case.num_heads)
-        self.head = nn.Linear(case.embed_dim, _NUM_CLASSES)
+        self.head = nn.Linear(case.embed_dim, NUM_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.neck(self.backbone(images))[-1])
 
 
-def prepare(case: Case) -> Callable[[], Any]:
-    """Build the call that is timed: the forward pass of a batch, or one training step."""
+def prepare(case: Case, compiled: bool = False) -> Callable[[], Any]:
+    """Build the call that is timed: the forward pass of a batch, or one training step.
+
+    Args:
+        case: what is measured.
+        compiled: by ``torch.compile``; the first call compiles.
+    """
     with torch.device(case.device):
-        model = Classifier(case)
+        model: nn.Module = Classifier(case)
         images = torch.randn(case.batch_size, 3, case.size, case.size)
-        labels = torch.randint(_NUM_CLASSES, (case.batch_size,))
-    if case.mode == 'forward':
+    if compiled:
+        model.compile(dynamic=False)
+    return make_call(model, images, case.mode)
+
+
+def make_call(model: nn.Module, images: Tensor, mode: str) -> Callable[[], Any]:
+    """The forward pass of a classifier, or (``mode='training'``) one step with AdamW."""
+    if mode == 'forward':
         return partial(_forward, model.eval(), images)
+    labels = torch.randint(NUM_CLASSES, (len(images),), device=images.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     return partial(_update, model.train(), optimizer, images, labels)
 

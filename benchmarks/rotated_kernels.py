@@ -11,17 +11,15 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from functools import partial
 
 import torch
+from attention_model import NUM_CLASSES, make_call
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from locat_mm.models import LocAtViT, PatchRepresentationRefinement
 
 __all__ = ['main']
 
-_NUM_CLASSES = 1000
 _KERNELS = ('axis', 'rotated')
 
 
@@ -33,23 +31,10 @@ class Classifier(nn.Module):
         options = dict(img_size=size, patch_size=16, out_type='raw', kernel=kernel)
         self.backbone = LocAtViT(arch, **options)
         self.neck = PatchRepresentationRefinement(LocAtViT.ARCHS[arch]['num_heads'])
-        self.head = nn.Linear(LocAtViT.ARCHS[arch]['embed_dim'], _NUM_CLASSES)
+        self.head = nn.Linear(LocAtViT.ARCHS[arch]['embed_dim'], NUM_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.neck(self.backbone(images))[-1])
-
-
-@torch.inference_mode()
-def _forward(model: nn.Module, images: Tensor) -> None:
-    model(images)
-
-
-def _update(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
-) -> None:
-    optimizer.zero_grad()
-    F.cross_entropy(model(images), labels).backward()
-    optimizer.step()
 
 
 def prepare(kernel: str, mode: str, arch: str, size: int, batch_size: int) -> Callable[[], None]:
@@ -58,12 +43,7 @@ def prepare(kernel: str, mode: str, arch: str, size: int, batch_size: int) -> Ca
     for name, parameter in model.named_parameters():
         if '.gaug.correlation.' in name:
             nn.init.normal_(parameter, std=0.1)
-    images = torch.randn(batch_size, 3, size, size)
-    if mode == 'forward':
-        return partial(_forward, model.eval(), images)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    labels = torch.randint(_NUM_CLASSES, (batch_size,))
-    return partial(_update, model.train(), optimizer, images, labels)
+    return make_call(model, torch.randn(batch_size, 3, size, size), mode)
 
 
 def measure(

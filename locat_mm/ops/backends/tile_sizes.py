@@ -97,7 +97,8 @@ _BLACKWELL: _Table = {
 #: float32 without TF32 uses no tensor cores: the operands of a product fill registers.
 _FLOAT32: _Table = {
     'forward': {
-        64: _Choice(32, (32,), (8, 16, 32), 4),
+        32: _Choice(32, (32,), (8, 16, 32), 4),
+        64: _Choice(32, (32,), (8, 16, 32), 4, max_registers=168),
         128: _Choice(32, (32,), (8, 16, 32), 4),
     },
     'backward_queries': {
