@@ -1,5 +1,6 @@
 """Part model of benchmarks/attention.py: plain ViT and LocAtViT (GAug, PRR) as classifiers."""
 
+from argparse import ArgumentParser
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -11,15 +12,29 @@ from torch.nn import functional as F
 
 from locat_mm.models import LocAtViT, PatchRepresentationRefinement
 
-__all__ = ['NUM_CLASSES', 'make_call', 'prepare']
+__all__ = ['Classifier', 'add_arguments', 'make_call', 'prepare']
 
-NUM_CLASSES = 1000
+_NUM_CLASSES = 1000
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add the arguments of a program that measures one size of model on the CPU."""
+    parser.add_argument('--arch', default='tiny', choices=list(LocAtViT.ARCHS))
+    parser.add_argument('--size', type=int, default=224, help='pixels')
+    parser.add_argument('--batch-size', type=int, default=8)
+    parser.add_argument('--rounds', type=int, default=15)
+    parser.add_argument('--threads', type=int, default=2)
 
 
 class Classifier(nn.Module):
-    """Backbone, PRR (LocAt only), linear head on [CLS]: ``[B, 3, H, W]`` to ``[B, classes]``."""
+    """Backbone, PRR (LocAt only), linear head on [CLS]: ``[B, 3, H, W]`` to ``[B, classes]``.
 
-    def __init__(self, case: Case) -> None:
+    Args:
+        case: architecture, size and backend.
+        kernel: of GAug, see :class:`locat_mm.models.LocAtViT`.
+    """
+
+    def __init__(self, case: Case, kernel: str = 'axis') -> None:
         super().__init__()
         is_plain = case.variant == PLAIN
         self.backbone = LocAtViT(
@@ -29,9 +44,10 @@ class Classifier(nn.Module):
             gaug=not is_plain,
             out_type='cls_token' if is_plain else 'raw',
             attention_backend=None if is_plain else case.variant,
+            kernel=kernel,
         )
         self.neck = nn.Identity() if is_plain else PatchRepresentationRefinement(case.num_heads)
-        self.head = nn.Linear(case.embed_dim, NUM_CLASSES)
+        self.head = nn.Linear(case.embed_dim, _NUM_CLASSES)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.neck(self.backbone(images))[-1])
@@ -56,7 +72,7 @@ def make_call(model: nn.Module, images: Tensor, mode: str) -> Callable[[], Any]:
     """The forward pass of a classifier, or (``mode='training'``) one step with AdamW."""
     if mode == 'forward':
         return partial(_forward, model.eval(), images)
-    labels = torch.randint(NUM_CLASSES, (len(images),), device=images.device)
+    labels = torch.randint(_NUM_CLASSES, (len(images),), device=images.device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     return partial(_update, model.train(), optimizer, images, labels)
 

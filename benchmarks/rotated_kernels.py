@@ -13,37 +13,22 @@ import time
 from collections.abc import Callable
 
 import torch
-from attention_model import NUM_CLASSES, make_call
-from torch import Tensor, nn
-
-from locat_mm.models import LocAtViT, PatchRepresentationRefinement
+from attention_cases import MODES, Case
+from attention_model import Classifier, add_arguments, make_call
+from torch import nn
 
 __all__ = ['main']
 
 _KERNELS = ('axis', 'rotated')
 
 
-class Classifier(nn.Module):
-    """Backbone, PRR and a linear head: ``[B, 3, H, W]`` to ``[B, classes]``."""
-
-    def __init__(self, arch: str, size: int, kernel: str) -> None:
-        super().__init__()
-        options = dict(img_size=size, patch_size=16, out_type='raw', kernel=kernel)
-        self.backbone = LocAtViT(arch, **options)
-        self.neck = PatchRepresentationRefinement(LocAtViT.ARCHS[arch]['num_heads'])
-        self.head = nn.Linear(LocAtViT.ARCHS[arch]['embed_dim'], NUM_CLASSES)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.neck(self.backbone(images))[-1])
-
-
-def prepare(kernel: str, mode: str, arch: str, size: int, batch_size: int) -> Callable[[], None]:
+def prepare(kernel: str, case: Case) -> Callable[[], None]:
     """The call that is timed: the forward pass of a batch, or one training step."""
-    model = Classifier(arch, size, kernel)
+    model = Classifier(case, kernel)
     for name, parameter in model.named_parameters():
         if '.gaug.correlation.' in name:
             nn.init.normal_(parameter, std=0.1)
-    return make_call(model, torch.randn(batch_size, 3, size, size), mode)
+    return make_call(model, torch.randn(case.batch_size, 3, case.size, case.size), case.mode)
 
 
 def measure(
@@ -65,20 +50,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--arch', default='tiny', choices=list(LocAtViT.ARCHS))
-    parser.add_argument('--size', type=int, default=224, help='pixels')
-    parser.add_argument('--batch-size', type=int, default=8)
-    parser.add_argument('--rounds', type=int, default=15)
-    parser.add_argument('--threads', type=int, default=2)
+    add_arguments(parser)
     parser.add_argument('--cpu-time', action='store_true', help='not the time on the wall')
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     clock = time.process_time if args.cpu_time else time.perf_counter
     print('| mode | axis (ms) | rotated (ms) | rotated / axis |')
     print('| --- | ---: | ---: | ---: |')
-    for mode in ('forward', 'training'):
-        settings = mode, args.arch, args.size, args.batch_size
-        calls = {name: prepare(name, *settings) for name in _KERNELS}
+    for mode in MODES:
+        settings = args.arch, args.size, args.batch_size, 'cpu', torch.float32
+        case = Case('model', 'chunked', mode, *settings)
+        calls = {name: prepare(name, case) for name in _KERNELS}
         times = measure(calls, args.rounds, clock)
         axis, rotated = (times[name] for name in _KERNELS)
         ratio = statistics.median(r / a for r, a in zip(rotated, axis, strict=True))

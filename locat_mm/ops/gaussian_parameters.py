@@ -102,8 +102,8 @@ def _project(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class _Logits(torch.autograd.Function):
-    """The input is copied, and copied again in the backward pass: keeping the copy would take as
-    much memory as the queries.
+    """:func:`_project` with gradients. The input is copied, and copied again in the backward pass:
+    keeping the copy would take as much memory as the queries.
     """
 
     @staticmethod

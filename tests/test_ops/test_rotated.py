@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from locat_mm.ops import gaussian_attention, gaussian_bias, naive_gaussian_bias
-from locat_mm.ops.backends import chunked
+from tests.support.chunks import set_chunks
 
 # (grid, prefix tokens, eps, max_sq_distance)
 CASES = {
@@ -90,13 +90,7 @@ def test_gradients_equal_finite_differences():
     ids=str,
 )
 def test_attention_equals_naive_with_all_gradients(backend, case, budget, monkeypatch):
-    logits_per_thread, min_queries = budget
-    for name in ('_FORWARD', '_BACKWARD'):
-        chunk = getattr(chunked, name)._replace(
-            logits_per_thread=logits_per_thread, min_queries=min_queries
-        )
-        monkeypatch.setattr(chunked, name, chunk)
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    set_chunks(monkeypatch, *budget)
     grid, prefix, eps, longest = CASES[case]
     inputs = make_inputs(grid, prefix)
     num_tokens = inputs[0].shape[2]

@@ -29,11 +29,11 @@ class _Chunk(NamedTuple):
 
 
 #: The mask of a chunk stays in the L3 cache. Chunks for the L2 caches are read faster, but on small
-#: images the larger number of steps costs more than that. SDPA's threads share the heads out, so
-#: it gets all of them.
+#: images the larger number of steps costs more than that. A chunk has all heads: SDPA runs blocks
+#: of queries in parallel, and one head has too few of them.
 _FORWARD = _Chunk(2**19, 320, splits_heads=False)
-#: Two tensors, logits and their gradients, so the memory is that of the forward pass. The threads
-#: of BLAS share one product: many queries of one head are faster than few queries of three.
+#: Two tensors, logits and their gradients, so the memory is that of the forward pass. All threads
+#: share one product, so many queries of one head are faster than few queries of all heads.
 _BACKWARD = _Chunk(2**18, 256, splits_heads=True)
 #: The workspace that is kept: rotated Gaussians have a third tensor in the backward pass.
 _KEPT_PER_THREAD = 3 * _BACKWARD.logits_per_thread

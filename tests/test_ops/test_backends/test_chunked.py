@@ -7,6 +7,7 @@ import torch
 
 from locat_mm.ops import gaussian_attention
 from locat_mm.ops.backends import chunked as chunked_attention
+from tests.support.chunks import set_chunks
 
 # (batch, heads, grid, prefix tokens, (first axis, heads) of the attn_bias or None)
 CASES = {
@@ -46,18 +47,10 @@ def make_inputs(batch, heads, grid, prefix, bias=None, dtype=torch.double, head_
     return leaves, args, bias[0] if bias else None
 
 
-def set_budget(monkeypatch, logits_per_thread, min_queries):
-    for name in ('_FORWARD', '_BACKWARD'):
-        chunk = getattr(chunked_attention, name)
-        chunk = chunk._replace(logits_per_thread=logits_per_thread, min_queries=min_queries)
-        monkeypatch.setattr(chunked_attention, name, chunk)
-
-
 @pytest.mark.parametrize('budget', BUDGETS)
 @pytest.mark.parametrize('case', CASES)
 def test_equals_naive_with_all_gradients(case, budget, monkeypatch):
-    set_budget(monkeypatch, *BUDGETS[budget])
-    monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+    set_chunks(monkeypatch, *BUDGETS[budget])
     leaves, args, attn_bias = make_inputs(*CASES[case])
     kwargs = dict(eps=0.2, max_sq_distance=9.0, scale=0.7, attn_bias=attn_bias)
     ours, naive = (
